@@ -1,0 +1,1 @@
+"""The command lines: one file each. Nothing else prints, parses arguments or exits."""

@@ -1,0 +1,307 @@
+"""The four messages on the wire: command, result, heartbeat, receipt. Encode, decode, check.
+
+JSON in UTF-8, protocol version 1, described field by field in docs/formats.rst. A field that
+is not known here makes the message refused, not half understood: a later version may have put a
+restriction into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Union
+
+from vogeler.errors import MessageError
+from vogeler.units import parse_timestamp, to_timestamp
+
+VERSION = 1
+CONTENT_TYPE = "application/json"
+COMPRESS_ABOVE_BYTES = 1024
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+# How a run went for one node, as a receipt tells it.
+ACCEPTED, STORED, UNCHANGED, FAILED = "accepted", "stored", "unchanged", "failed"
+UNAVAILABLE, REFUSED = "unavailable", "refused"
+STAGES = (ACCEPTED, STORED, UNCHANGED, FAILED, UNAVAILABLE, REFUSED)
+
+# How a plugin ended. Only OK changes the record.
+OK, TIMEOUT, TOO_LARGE, UNPARSABLE = "ok", "timeout", "too_large", "unparsable"
+STATUSES = (OK, FAILED, TIMEOUT, TOO_LARGE, UNPARSABLE, UNAVAILABLE)
+
+RESERVED_KEYS = frozenset({"system_name", "created_at", "updated_at", "last_error", "vogeler"})
+_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_KEY = re.compile(r"[^\W_][\w .:@+-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What a transport carries: the bytes and the headers that describe them."""
+
+    body: bytes
+    content_encoding: str | None = None
+    message_id: str = ""
+    type: str = ""
+
+
+# --- checks: each takes the value from the JSON and raises ValueError with what was expected ------
+
+
+def check_node_name(name: object) -> None:
+    """A node name becomes a document id, a queue name and a routing key. Raises ValueError."""
+    if not isinstance(name, str) or not _NODE_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not a node name: letters, digits and '._-', beginning with a letter or digit, at most 253"
+        )
+
+
+def check_key(key: object) -> None:
+    """A key of the record that a plugin may fill. Raises ValueError."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is not a key: letters, digits and ' _.:@+-', beginning with a letter, at most 128")
+    if key in RESERVED_KEYS:
+        raise ValueError(f"the key {key!r} is reserved: {', '.join(sorted(RESERVED_KEYS))} and what begins with '_'")
+
+
+def _text(value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected a text")
+
+
+def _time(value: object) -> None:
+    if not isinstance(value, str):
+        raise ValueError("expected a UTC timestamp")
+    parse_timestamp(value)
+
+
+def _integer(value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError("expected an integer")
+
+
+def _seconds(value: object) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1e9:
+        raise ValueError("expected a number of seconds")
+
+
+def _flag(value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+
+
+def _mapping(value: object) -> None:
+    if not isinstance(value, dict):
+        raise ValueError("expected an object")
+
+
+def _anything(value: object) -> None:
+    del value
+
+
+def _targets(value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict) or not value or value.keys() - {"nodes", "groups"}:
+        raise ValueError('expected null or {"nodes": [...], "groups": [...]}')
+    for names in value.values():
+        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+            raise ValueError("expected lists of names")
+
+
+def _or_null(check: Callable[[object], None]) -> Callable[[object], None]:
+    def checked(value: object) -> None:
+        if value is not None:
+            check(value)
+
+    return checked
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[object], None]:
+    def checked(value: object) -> None:
+        if value not in words:
+            raise ValueError("expected one of: " + ", ".join(words))
+
+    return checked
+
+
+def _checked(check: Callable[[object], None], **kwargs: Any) -> Any:
+    return field(metadata={"check": check}, **kwargs)
+
+
+# --- the messages --------------------------------------------------------------------------------
+
+
+def now() -> str:
+    """This moment as a timestamp."""
+    return to_timestamp(time.time())
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562, 5.7): 48 bits of milliseconds, then random, so that ids sort by time."""
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    number = number & ~(0xF << 76) | 0x7 << 76  # version
+    number = number & ~(0x3 << 62) | 0x2 << 62  # variant
+    digits = f"{number:032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+@dataclass(frozen=True)
+class Command:
+    """Runner → clients: which alias to run, on which nodes, until when. The id is the run's id."""
+
+    TYPE: ClassVar[str] = "command"
+
+    alias: str = _checked(_text)
+    requested_by: str = _checked(_text)
+    expires_at: str = _checked(_time)
+    targets: Mapping[str, list[str]] | None = _checked(_targets, default=None)
+    splay_s: float = _checked(_seconds, default=0.0)
+    full: bool = _checked(_flag, default=False)
+    id: str = _checked(_text, default_factory=new_id)
+    at: str = _checked(_time, default_factory=now)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Client → server: what a plugin gave. ``run`` and ``requested_by`` are null when by schedule.
+
+    ``seq`` grows with every result of a node and orders them; ``digest`` is that of ``value``.
+    """
+
+    TYPE: ClassVar[str] = "result"
+
+    node: str = _checked(check_node_name)
+    alias: str = _checked(_text)
+    key: str = _checked(check_key)
+    seq: int = _checked(_integer)
+    status: str = _checked(_one_of(STATUSES))
+    collected_at: str = _checked(_time)
+    duration_s: float = _checked(_seconds, default=0.0)
+    run: str | None = _checked(_or_null(_text), default=None)
+    requested_by: str | None = _checked(_or_null(_text), default=None)
+    exit_code: int | None = _checked(_or_null(_integer), default=None)
+    digest: str | None = _checked(_or_null(_text), default=None)
+    value: Any = _checked(_anything, default=None)
+    error: str | None = _checked(_or_null(_text), default=None)
+    id: str = _checked(_text, default_factory=new_id)
+    at: str = _checked(_time, default_factory=now)
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Client → server: I am here, and this is what I offer.
+
+    ``agent``: ``version``, ``started_at``, ``groups`` and ``plugins``, a list of
+    ``{name, alias, description, format, key, available, reason}``.
+    """
+
+    TYPE: ClassVar[str] = "heartbeat"
+
+    node: str = _checked(check_node_name)
+    agent: dict[str, Any] = _checked(_mapping)
+    id: str = _checked(_text, default_factory=new_id)
+    at: str = _checked(_time, default_factory=now)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Client, server → runner: how far a run has come on one node.
+
+    ``detail`` may hold ``key``, ``reason``, ``duration_s``.
+    """
+
+    TYPE: ClassVar[str] = "receipt"
+
+    run: str = _checked(_text)
+    node: str = _checked(check_node_name)
+    stage: str = _checked(_one_of(STAGES))
+    detail: dict[str, Any] = _checked(_mapping, default_factory=dict)
+    id: str = _checked(_text, default_factory=new_id)
+    at: str = _checked(_time, default_factory=now)
+
+
+Message = Union[Command, Result, Heartbeat, Receipt]
+_TYPES: dict[str, type[Message]] = {cls.TYPE: cls for cls in (Command, Result, Heartbeat, Receipt)}
+
+
+def canonical_json(value: object) -> str:
+    """The one JSON text of a value: sorted keys, no white space. Raises ValueError for NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(value: object) -> str:
+    """``sha256:`` and the hex digest of the canonical JSON: equal facts, equal digest."""
+    return "sha256:" + hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def encode(message: Message) -> Envelope:
+    """The message as bytes, compressed with gzip when that is worth it."""
+    content = {"v": VERSION, "type": message.TYPE}
+    content.update((f.name, getattr(message, f.name)) for f in fields(message))
+    body = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    encoding = None
+    if len(body) > COMPRESS_ABOVE_BYTES:
+        packer = zlib.compressobj(level=1, wbits=31)
+        body, encoding = packer.compress(body) + packer.flush(), "gzip"
+    return Envelope(body, encoding, message.id, message.TYPE)
+
+
+def decode(envelope: Envelope, *expected: type[Message]) -> Message:
+    """The message in an envelope, checked field by field, of one of the ``expected`` types (all: any).
+
+    Raises MessageError that says what is wrong and carries the fields that could be read.
+    """
+    content = _read(_unpacked(envelope))
+    if content.get("v") != VERSION:
+        raise MessageError(f"protocol version {content.get('v')!r}: this side speaks version {VERSION}", content)
+    cls = _TYPES.get(str(content.get("type")))
+    if cls is None or (expected and cls not in expected):
+        raise MessageError(f"a message of type {content.get('type')!r} does not belong here", content)
+    known = {f.name: f for f in fields(cls)}
+    for name in content.keys() - known.keys() - {"v", "type"}:
+        raise MessageError(f"unknown field {name!r} in a {cls.TYPE}: sent by a later version?", content)
+    for name, spec in known.items():
+        if name in content:
+            try:
+                spec.metadata["check"](content[name])
+            except ValueError as error:
+                raise MessageError(f"field {name!r} of a {cls.TYPE}: {error}", content) from None
+        elif (spec.default is MISSING and spec.default_factory is MISSING) or name in ("id", "at"):
+            raise MessageError(f"a {cls.TYPE} without the field {name!r}", content)
+    return cls(**{name: content[name] for name in known if name in content})
+
+
+def _unpacked(envelope: Envelope) -> bytes:
+    if envelope.content_encoding is None:
+        return envelope.body
+    if envelope.content_encoding != "gzip":
+        raise MessageError(f"content_encoding {envelope.content_encoding!r} is not known here")
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        body = unpacker.decompress(envelope.body, MAX_MESSAGE_BYTES)
+    except zlib.error as error:
+        raise MessageError(f"not gzip: {error}") from None
+    if unpacker.unconsumed_tail:
+        raise MessageError(f"larger than {MAX_MESSAGE_BYTES} bytes when unpacked")
+    if not unpacker.eof:
+        raise MessageError("the gzip data is cut short")
+    return body
+
+
+def _read(body: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise MessageError(f"not JSON in UTF-8: {error}") from None
+    if not isinstance(content, dict):
+        raise MessageError("not a JSON object")
+    return content
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

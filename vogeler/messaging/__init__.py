@@ -1,0 +1,113 @@
+"""The transport contract: how commands, results and receipts travel. One module per URL scheme.
+
+A transport is one connection and belongs to the thread that opened it; only ``Consumer.wake`` may be
+called from another. Every call may raise TransportUnavailable (lost; open a new transport) or
+TransportError (the broker refuses). A delivery that was not acked when its transport went away is
+delivered again, to whoever consumes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from vogeler import registry, urls
+from vogeler.messages import Envelope
+
+
+@dataclass(frozen=True, eq=False)
+class Delivery:
+    """One message handed to a consumer. Ack it, or dead-letter it; else it comes again.
+
+    ``reason`` and ``source`` (the queue it was meant for) are set on dead letters only.
+    """
+
+    envelope: Envelope
+    redelivered: bool = False
+    reason: str | None = None
+    source: str | None = None
+    tag: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class QueueDepth:
+    """How many messages wait in a queue, and how many consumers it has."""
+
+    messages: int
+    consumers: int
+
+
+class Consumer(Protocol):
+    """A stream of deliveries from one queue."""
+
+    def receive(self, wait_s: float) -> Delivery | None:
+        """The next delivery, or None after ``wait_s`` seconds or a ``wake``.
+
+        Serves the connection's heartbeats while it waits: call it often.
+        """
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Done with these. One from an earlier connection is passed over: it comes again."""
+
+    def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Move a delivery to the dead letters, with the reason, and ack it. Confirmed."""
+
+    def wake(self) -> None:
+        """Make ``receive`` return at once. From any thread, also after close."""
+
+    def close(self) -> None:
+        """Stop consuming; what was not acked goes back to its place in the queue."""
+
+
+class Transport(Protocol):
+    """One connection to a broker."""
+
+    def setup(self) -> list[str]:
+        """Make the exchanges and queues of topology.py that are missing; returns what was made,
+        a line each. Can be called at any time."""
+
+    def consume_commands(self, node: str, groups: tuple[str, ...]) -> Consumer:
+        """Make and bind the node's queue, and consume it alone.
+
+        Raises NodeNameTaken when another client does so already.
+        """
+
+    def consume_results(self, prefetch: int) -> Consumer:
+        """Results and heartbeats, at most ``prefetch`` of them unacked. Shared among servers."""
+
+    def consume_receipts(self, run: str) -> Consumer:
+        """The receipts of one run, from now on. Nothing to ack: acked as they are delivered."""
+
+    def consume_dead(self) -> Consumer:
+        """The dead letters, oldest first; ack drops one for good."""
+
+    def publish_command(self, envelope: Envelope, keys: Sequence[str], ttl_s: float) -> bool:
+        """Confirmed. To every queue bound to one of the keys, once each; gone after ``ttl_s``.
+
+        False when no queue is bound to any of them: nobody will ever see it.
+        """
+
+    def publish_result(self, envelope: Envelope, node: str) -> None:
+        """Results and heartbeats. Returns when the broker has it safe."""
+
+    def publish_receipts(self, receipts: Sequence[tuple[str, Envelope]]) -> None:
+        """Pairs of run id and receipt. Not confirmed: a runner that left takes none."""
+
+    def depths(self) -> Mapping[str, QueueDepth]:
+        """The queues of results and dead letters, by name; one that is missing is left out."""
+
+    def close(self) -> None:
+        """Close the connection. May be called twice; never raises."""
+
+
+def connect(qhost: str, password: str | None = None, timeout_s: float = 10.0, name: str = "") -> Transport:
+    """Open a connection to the broker that the URL (or comma list of URLs of one cluster) names.
+
+    ``name`` is shown in the broker's list of connections. Raises UsageError, TransportError,
+    TransportUnavailable.
+    """
+    cluster = urls.parse_many(qhost, password)
+    module = registry.load(__name__, cluster[0].scheme, "broker URL scheme")
+    transport: Transport = module.connect(cluster, timeout_s, name)
+    return transport

@@ -1,0 +1,43 @@
+"""From a name in a URL or a plugin file to the module of that name.
+
+A transport, a store and a result format are one module each, in one package each; the
+module's name is the scheme's or the format's. Adding one is adding a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from types import ModuleType
+
+from vogeler.errors import UsageError
+
+
+def names(package: str) -> list[str]:
+    """The names that can be asked for in ``package``, sorted. Imports none of them."""
+    path = importlib.import_module(package).__path__
+    return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
+
+
+def load(package: str, name: str, what: str) -> ModuleType:
+    """Import ``package.name``; ``what`` ("transport", "result_format") is for the message.
+
+    A secure scheme is its plain one with an ``s`` behind it: ``amqps`` loads ``amqp``.
+    Raises UsageError with a suggestion for a name that no module has.
+    """
+    known = names(package)
+    for candidate in (name, name[:-1] if name.endswith("s") else name):
+        if candidate in known:
+            return importlib.import_module(f"{package}.{candidate}")
+    raise UsageError(f"unknown {what} {name!r}", did_you_mean(name, known))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A sentence naming the closest of the ``known`` words, or all of them."""
+    candidates = sorted(known)
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "one of: " + ", ".join(candidates) if candidates else "there are none"

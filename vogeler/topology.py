@@ -1,0 +1,64 @@
+"""Every name in the broker. Nothing else builds one.
+
+::
+
+    vogeler.broadcast  topic   all | node.<name> | group.<name>  ─▶ vogeler.node.<name>
+    vogeler.results    topic   result.<node>  ─▶ vogeler.results
+                               dead.<node>    ─▶ vogeler.dead
+    vogeler.dead       fanout                 ─▶ vogeler.dead
+    vogeler.receipts   direct  <run>          ─▶ a queue of the runner's own
+
+A client publishes to vogeler.results and vogeler.receipts alone: its dead letters go through
+vogeler.results too, so that it needs no other right.
+"""
+
+from __future__ import annotations
+
+BROADCAST_EXCHANGE = "vogeler.broadcast"
+RESULTS_EXCHANGE = "vogeler.results"
+RECEIPTS_EXCHANGE = "vogeler.receipts"
+DEAD_EXCHANGE = "vogeler.dead"
+
+RESULTS_QUEUE = "vogeler.results"
+DEAD_QUEUE = "vogeler.dead"
+
+RESULTS_BINDING = "result.#"
+DEAD_BINDING = "dead.#"
+
+ALL_KEY = "all"
+PROBE_KEY = "probe"  # bound by nobody: publishing to it proves the right to publish
+
+
+def node_queue(node: str) -> str:
+    """The durable queue with one node's commands."""
+    return f"vogeler.node.{node}"
+
+
+def node_key(node: str) -> str:
+    """The broadcast key that reaches one node."""
+    return f"node.{node}"
+
+
+def group_key(group: str) -> str:
+    """The broadcast key that reaches every node of a group."""
+    return f"group.{group}"
+
+
+def result_key(node: str) -> str:
+    """The key of a node's results and heartbeats: the node's name, so that they can be spread by node."""
+    return f"result.{node}"
+
+
+def dead_key(node: str) -> str:
+    """The key of what a node could not make sense of."""
+    return f"dead.{node}"
+
+
+def receipts_queue(run: str) -> str:
+    """The runner's own queue for one run: exclusive, gone with the connection."""
+    return f"vogeler.run.{run}"
+
+
+def client_bindings(node: str, groups: tuple[str, ...]) -> list[str]:
+    """The broadcast keys that a node's queue is bound to."""
+    return [ALL_KEY, node_key(node), *(group_key(group) for group in groups)]
