@@ -1,3 +1,30 @@
 """The fixtures every test may ask for; the servers among them are started once, on first use."""
 
-pytest_plugins = ["tests.servers.rabbitmq", "tests.servers.couchdb"]
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["tests.servers.rabbitmq", "tests.servers.couchdb", "tests.servers.processes"]
+
+SERVER_FIXTURES = {"rabbitmq", "amqp_url", "couchdb_server", "couch_url"}
+SERVER_ENGINES = {"amqp", "couch"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--local-only", action="store_true", help="leave out what needs RabbitMQ or CouchDB")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--local-only"):
+        left_out = [item for item in items if _needs_server(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _needs_server(item: pytest.Item) -> bool:
+    parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+    engines = {name for value in parameters for name in (value if isinstance(value, tuple) else (value,))}
+    return bool(
+        SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        or SERVER_ENGINES.intersection(name for name in engines if isinstance(name, str))
+    )

@@ -6,7 +6,14 @@ Full jitter spreads a fleet that lost its broker at one instant evenly over the 
 
 from __future__ import annotations
 
+import logging
 import random
+import threading
+from collections.abc import Callable
+
+from vogeler.errors import VogelerError
+
+log = logging.getLogger(__name__)
 
 
 class Backoff:
@@ -27,3 +34,30 @@ class Backoff:
     def reset(self) -> None:
         """Something worked: the next failure starts over at the first delay."""
         self._attempts = 0
+
+
+def keep_trying(
+    attempt: Callable[[Backoff], None], stop: threading.Event, gives_up: Callable[[VogelerError], bool]
+) -> None:
+    """Call ``attempt`` until ``stop`` is set or it returns, waiting between failures, logging each.
+
+    ``attempt`` gets the backoff, to reset it once something worked. Every VogelerError is retried: what
+    is refused today (a login, a right) may be given back tomorrow. Except those that ``gives_up`` is
+    true for: they are raised.
+    """
+    backoff = Backoff()
+    while not stop.is_set():
+        try:
+            attempt(backoff)
+            return
+        except VogelerError as error:
+            if gives_up(error):
+                raise
+            delay_s = backoff.next_s()
+            log.warning("%s; trying again in %.1f s", describe(error), delay_s, extra={"event": "retry"})
+            stop.wait(delay_s)
+
+
+def describe(error: VogelerError) -> str:
+    """The error and its remedy, in one line for the log."""
+    return f"{error.message} ({error.remedy})" if error.remedy else error.message

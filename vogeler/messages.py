@@ -15,7 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar, TypeVar, Union, overload
 
 from vogeler.errors import MessageError
 from vogeler.units import parse_timestamp, to_timestamp
@@ -226,6 +226,8 @@ class Receipt:
 
 
 Message = Union[Command, Result, Heartbeat, Receipt]
+First = TypeVar("First", bound=Message)
+Second = TypeVar("Second", bound=Message)
 _TYPES: dict[str, type[Message]] = {cls.TYPE: cls for cls in (Command, Result, Heartbeat, Receipt)}
 
 
@@ -251,8 +253,12 @@ def encode(message: Message) -> Envelope:
     return Envelope(body, encoding, message.id, message.TYPE)
 
 
-def decode(envelope: Envelope, *expected: type[Message]) -> Message:
-    """The message in an envelope, checked field by field, of one of the ``expected`` types (all: any).
+@overload
+def decode(envelope: Envelope, expected: type[First], /) -> First: ...
+@overload
+def decode(envelope: Envelope, expected: type[First], other: type[Second], /) -> First | Second: ...
+def decode(envelope: Envelope, *expected: type[Any]) -> Any:
+    """The message in an envelope, checked field by field, of one of the ``expected`` types.
 
     Raises MessageError that says what is wrong and carries the fields that could be read.
     """
@@ -260,7 +266,7 @@ def decode(envelope: Envelope, *expected: type[Message]) -> Message:
     if content.get("v") != VERSION:
         raise MessageError(f"protocol version {content.get('v')!r}: this side speaks version {VERSION}", content)
     cls = _TYPES.get(str(content.get("type")))
-    if cls is None or (expected and cls not in expected):
+    if cls is None or cls not in expected:
         raise MessageError(f"a message of type {content.get('type')!r} does not belong here", content)
     known = {f.name: f for f in fields(cls)}
     for name in content.keys() - known.keys() - {"v", "type"}:

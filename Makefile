@@ -1,0 +1,37 @@
+# make demo | test | check | clean. Everything is made inside this folder: .venv, .servers, .demo.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+
+.PHONY: demo test test-units check servers clean
+
+demo: $(VENV)/installed  ## this machine's record, with no service and no root
+	@$(BIN)/vogeler-admin demo --directory .demo
+
+test: $(VENV)/developing servers  ## the whole suite, against real servers
+	$(BIN)/python -m pytest
+
+test-units: $(VENV)/developing  ## what needs no server
+	$(BIN)/python -m pytest --local-only
+
+check: $(VENV)/developing  ## lint, types, imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+servers:  ## RabbitMQ and a CouchDB API server, for the tests
+	@tests/servers/install
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.py $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/developing: requirements-dev.txt $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+clean:  ## remove what was made here
+	rm -rf $(VENV) .servers .demo build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,164 @@
+"""What is encoded comes back equal; whatever else arrives is refused with its reason, never half understood."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vogeler.errors import MessageError
+from vogeler.messages import (
+    MAX_MESSAGE_BYTES,
+    Command,
+    Envelope,
+    Heartbeat,
+    Receipt,
+    Result,
+    canonical_json,
+    check_key,
+    check_node_name,
+    decode,
+    digest_of,
+    encode,
+    new_id,
+)
+
+NOW = "2026-01-31T08:00:00.000Z"
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+def command(**changes: Any) -> bytes:
+    content = {
+        "v": 1,
+        "type": "command",
+        "id": "r",
+        "at": NOW,
+        "alias": "rpms",
+        "requested_by": "a@b",
+        "expires_at": NOW,
+    }
+    content.update(changes)
+    return json.dumps({name: value for name, value in content.items() if value is not ...}).encode()
+
+
+@given(JSON)
+def test_a_result_with_any_json_value_survives_the_wire(value: Any) -> None:
+    result = Result("web01", "rpms", "rpm", 7, "ok", NOW, value=value, digest=digest_of(value), run="r")
+    assert decode(encode(result), Result) == result
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Command("rpms", "alice@ops1", NOW, {"nodes": ["web*"], "groups": ["jboss"]}, 10.0, True),
+        Heartbeat("web01", {"version": "0.1.0", "plugins": []}),
+        Receipt("run", "web01", "stored", {"key": "rpm"}),
+    ],
+)
+def test_every_message_survives_the_wire(message: Any) -> None:
+    assert decode(encode(message), type(message)) == message
+
+
+def test_only_long_messages_are_compressed() -> None:
+    short, long = encode(Receipt("r", "n", "stored")), encode(Result("n", "a", "k", 1, "ok", NOW, value="x" * 5000))
+    assert short.content_encoding is None
+    assert long.content_encoding == "gzip"
+    assert len(long.body) < 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (b"\xff\xfe", "not JSON in UTF-8"),
+        (b"", "not JSON"),
+        (b"[1]", "not a JSON object"),
+        (b"[" * 100_000, "not JSON"),
+        (command(splay_s=float("nan")), "NaN"),
+        (command(v=2), "protocol version 2"),
+        (command(v=...), "protocol version None"),
+        (command(type="order"), "'order' does not belong here"),
+        (command(type="receipt"), "'receipt' does not belong here"),
+        (command(only_if="load < 3"), "unknown field 'only_if'"),
+        (command(alias=...), "without the field 'alias'"),
+        (command(id=...), "without the field 'id'"),
+        (command(alias=""), "'alias'"),
+        (command(expires_at="tomorrow"), "'expires_at'"),
+        (command(splay_s=-1), "'splay_s'"),
+        (command(targets=["web01"]), "'targets'"),
+        (command(targets={"hosts": ["web01"]}), "'targets'"),
+        (command(full=1), "'full'"),
+    ],
+)
+def test_what_is_not_a_command_is_refused_with_the_reason(body: bytes, complaint: str) -> None:
+    with pytest.raises(MessageError, match=complaint):
+        decode(Envelope(body), Command)
+
+
+def test_a_refused_message_still_tells_whom_to_answer() -> None:
+    with pytest.raises(MessageError) as caught:
+        decode(Envelope(command(v=2)), Command)
+    assert caught.value.fields["id"] == "r"
+
+
+@pytest.mark.parametrize(
+    ("envelope", "complaint"),
+    [
+        (Envelope(b"{}", "zstd"), "content_encoding 'zstd'"),
+        (Envelope(b"{}", "gzip"), "not gzip"),
+        (Envelope(gzip.compress(b"{}" * 999)[:-20], "gzip"), "cut short"),
+        (Envelope(gzip.compress(b" " * (MAX_MESSAGE_BYTES + 10)), "gzip"), "larger than"),
+    ],
+)
+def test_bad_compression_is_refused_and_a_bomb_is_not_unpacked(envelope: Envelope, complaint: str) -> None:
+    with pytest.raises(MessageError, match=complaint):
+        decode(envelope, Command)
+
+
+@given(st.binary(), st.sampled_from([None, "gzip", "br"]))
+def test_any_bytes_are_a_message_or_a_message_error(body: bytes, encoding: str | None) -> None:
+    with pytest.raises(MessageError):
+        decode(Envelope(body, encoding), Command)
+
+
+@given(st.dictionaries(st.text(), st.integers(), min_size=1))
+def test_the_same_facts_in_another_order_have_the_same_digest(value: dict[str, int]) -> None:
+    assert digest_of(dict(reversed(list(value.items())))) == digest_of(value)
+
+
+def test_canonical_json_is_sorted_and_tight() -> None:
+    assert canonical_json({"b": [1, "ü"], "a": None}) == '{"a":null,"b":[1,"ü"]}'
+
+
+@pytest.mark.parametrize("name", ["web01", "db-1.example.com", "0", "A_b", "x" * 253])
+def test_node_names(name: str) -> None:
+    check_node_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "-n", "_users", "a b", "ä", "x" * 254, "a\n", None, 5])
+def test_what_is_no_node_name(name: object) -> None:
+    with pytest.raises(ValueError, match="is not a node name"):
+        check_node_name(name)
+
+
+@pytest.mark.parametrize(
+    "key", ["system_name", "created_at", "updated_at", "last_error", "vogeler", "_id", "_rev", "", "a/b"]
+)
+def test_keys_that_a_plugin_may_not_have(key: str) -> None:
+    with pytest.raises(ValueError, match="key"):
+        check_key(key)
+
+
+def test_ids_are_version_7_uuids_that_sort_by_time() -> None:
+    ids = [uuid.UUID(new_id()) for _ in range(50)]
+    assert {(identity.version, identity.variant) for identity in ids} == {(7, uuid.RFC_4122)}
+    assert len(set(ids)) == 50
+    assert [identity.int >> 80 for identity in ids] == sorted(identity.int >> 80 for identity in ids)

@@ -1,0 +1,167 @@
+"""Units, URLs, targets, batches, backoff, the registry, differences: the small pure things."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vogeler import formats, registry, targets, urls
+from vogeler.backoff import Backoff
+from vogeler.batch import Batch
+from vogeler.errors import UsageError
+from vogeler.history import difference
+from vogeler.units import (
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+    parse_timestamp,
+    to_timestamp,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("5m", 300), ("250ms", 0.25), ("1.5h", 5400), ("7d", 604800), ("3", 3), (" 2 m ", 120)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4MB", 4_000_000), ("4MiB", 4 << 20), ("512kB", 512_000), ("7", 7), ("1.5KiB", 1536)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1s", "5 parsecs", "1e3s", "nan"])
+def test_what_is_no_duration_says_what_would_be(text: str) -> None:
+    with pytest.raises(ValueError, match="90s"):
+        parse_duration(text)
+
+
+def test_durations_and_sizes_for_people() -> None:
+    assert [format_duration(s) for s in (0.44, 12, 119, 120, 7200, 172800)] == ["0.4s", "12s", "119s", "2m", "2h", "2d"]
+    assert [format_size(n) for n in (12, 2048, 5 << 20)] == ["12 B", "2.0 KiB", "5.0 MiB"]
+
+
+@given(st.integers(0, 4_000_000_000_000))
+def test_a_timestamp_survives_to_the_millisecond_and_sorts_as_text(milliseconds: int) -> None:
+    text = to_timestamp(milliseconds / 1000)
+    assert round(parse_timestamp(text) * 1000) == pytest.approx(milliseconds, abs=1)
+    assert text < to_timestamp(milliseconds / 1000 + 0.002)
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-01-31", "2026-01-31T08:00:00", "2026-01-31T08:00:00+01:00", "2026-13-01T00:00:00Z", "x"]
+)
+def test_what_is_no_timestamp(text: str) -> None:
+    with pytest.raises(ValueError, match="time|match"):
+        parse_timestamp(text)
+
+
+def test_a_url_shows_everything_but_its_password() -> None:
+    url = urls.parse("amqps://al%40ice:s3%2Fcret@mq1:5671/ops%2Fx?heartbeat=10")
+    assert (url.user, url.password, url.host, url.port, url.path) == ("al@ice", "s3/cret", "mq1", 5671, "/ops/x")
+    assert url.option("heartbeat", "30") == "10"
+    assert url.secure
+    assert "s3" not in str(url)
+    assert "s3" not in repr(url)
+
+
+def test_a_cluster_is_a_comma_list_of_one_scheme() -> None:
+    cluster = urls.parse_many("amqp://a@mq1,amqp://a@mq2:5673", password="p")
+    assert [(url.host, url.password) for url in cluster] == [("mq1", "p"), ("mq2", "p")]
+    with pytest.raises(UsageError, match="share a scheme"):
+        urls.parse_many("amqp://mq1,local:///bus.db")
+    with pytest.raises(UsageError, match="empty"):
+        urls.parse_many(" , ")
+
+
+@pytest.mark.parametrize(
+    ("text", "node", "groups", "meant"),
+    [
+        ("all", "web01", (), True),
+        ("web01", "web01", (), True),
+        ("web0", "web01", (), False),
+        ("web*,db01", "web17", (), True),
+        ("web*,db01", "db01", (), True),
+        ("web[12]", "web2", (), True),
+        ("WEB*", "web01", (), False),
+        ("group:jboss", "x", ("jboss", "prod"), True),
+        ("group:jboss", "jboss", (), False),
+    ],
+)
+def test_who_is_meant(text: str, node: str, groups: tuple[str, ...], meant: bool) -> None:
+    assert targets.matches(targets.parse(text), node, groups) is meant
+
+
+def test_a_command_takes_the_shortest_way() -> None:
+    assert targets.broadcast_keys(targets.parse("all")) == ["all"]
+    assert targets.broadcast_keys(targets.parse("web*,db01")) == ["all"]
+    assert targets.broadcast_keys(targets.parse("db01,group:jboss")) == ["node.db01", "group.jboss"]
+
+
+@pytest.mark.parametrize("text", ["", " , ", "a/b", "group:", "group:a/b"])
+def test_targets_that_make_no_sense(text: str) -> None:
+    with pytest.raises(UsageError):
+        targets.parse(text)
+
+
+def test_a_batch_is_due_by_count_by_bytes_or_by_age() -> None:
+    batch: Batch[str] = Batch(max_count=2, max_bytes=100, max_age_s=5.0)
+    assert batch.due_in_s(0.0) is None
+    batch.add("a", 10, now_s=1.0)
+    assert batch.due_in_s(2.0) == 4.0
+    assert batch.due_in_s(6.0) == 0.0
+    batch.add("b", 10, now_s=2.0)
+    assert batch.due_in_s(2.0) == 0.0
+    assert batch.take() == ["a", "b"]
+    batch.add("c", 100, now_s=3.0)
+    assert batch.due_in_s(3.0) == 0.0
+
+
+@given(st.lists(st.integers(1, 200)), st.integers(1, 5), st.integers(1, 300))
+def test_a_batch_gives_everything_once_in_order_within_its_limits(sizes: list[int], count: int, bytes_: int) -> None:
+    batch: Batch[tuple[int, int]] = Batch(count, bytes_, 1.0)
+    for number, size in enumerate(sizes):
+        batch.add((number, size), size, 0.0)
+    taken = []
+    while len(batch):
+        part = batch.take()
+        assert 1 <= len(part) <= count
+        assert len(part) == 1 or sum(size for _, size in part) <= bytes_
+        taken += part
+    assert taken == list(enumerate(sizes))
+    assert batch.due_in_s(9.0) is None
+
+
+def test_delays_grow_to_the_cap_stay_above_zero_and_start_over() -> None:
+    backoff = Backoff(0.5, 8.0, random.Random(1))
+    delays = [backoff.next_s() for _ in range(50)]
+    assert all(0.05 <= delay <= 8.0 for delay in delays)
+    assert max(delays[:2]) <= 1.0
+    assert max(delays) > 4.0
+    backoff.reset()
+    assert backoff.next_s() <= 0.5
+
+
+def test_the_registry_finds_by_name_and_suggests_for_a_slip() -> None:
+    assert registry.load("vogeler.formats", "json", "result_format").__name__ == "vogeler.formats.json"
+    with pytest.raises(UsageError, match="unknown result_format 'jsno'") as caught:
+        registry.load("vogeler.formats", "jsno", "result_format")
+    assert "did you mean 'json'?" in str(caught.value.remedy)
+    assert "yaml" in registry.names(formats.__name__)
+
+
+def test_differences_by_key_for_mappings_as_sets_for_lists() -> None:
+    changed = difference({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 5, "d": 4})
+    assert (changed.added, changed.removed, changed.changed) == (("d",), ("c",), (("b", 2, 5),))
+    listed = difference(["x", "y"], ["y", "z", {"p": 1}])
+    assert (listed.added, listed.removed) == (("z", '{"p":1}'), ("x",))
+    assert str(difference("a", "b")) == "1 changed"
+    assert str(difference([1], [1])) == "nothing"

@@ -1,0 +1,50 @@
+"""When is a batch due? By count, bytes or age, whichever comes first. Pure: the clock is passed in."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Batch(Generic[Item]):
+    """Items that wait to be stored together."""
+
+    def __init__(self, max_count: int, max_bytes: int, max_age_s: float):
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        self._max_age_s = max_age_s
+        self._items: deque[tuple[Item, int]] = deque()
+        self._bytes = 0
+        self._oldest_at_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: Item, size_bytes: int, now_s: float) -> None:
+        """Take one more; the age is counted from the first."""
+        if not self._items:
+            self._oldest_at_s = now_s
+        self._items.append((item, size_bytes))
+        self._bytes += size_bytes
+
+    def due_in_s(self, now_s: float) -> float | None:
+        """Seconds until it is due, 0.0 when it is; None when it is empty."""
+        if not self._items:
+            return None
+        full = len(self._items) >= self._max_count or self._bytes >= self._max_bytes
+        return 0.0 if full else max(0.0, self._oldest_at_s + self._max_age_s - now_s)
+
+    def take(self) -> list[Item]:
+        """The oldest items, as many as the limits allow and at least one; what is left stays due as it was."""
+        taken: list[Item] = []
+        taken_bytes = 0
+        while self._items and len(taken) < self._max_count:
+            size_bytes = self._items[0][1]
+            if taken and taken_bytes + size_bytes > self._max_bytes:
+                break
+            taken.append(self._items.popleft()[0])
+            taken_bytes += size_bytes
+        self._bytes -= taken_bytes
+        return taken

@@ -1,0 +1,131 @@
+"""What the four command lines share: flags from settings, logging, and the one error boundary."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from vogeler import __version__
+from vogeler.config import Settings, flag_of, load, settings_of
+from vogeler.errors import ExitCode, VogelerError
+from vogeler.units import to_timestamp
+
+EPILOG = "Settings may also come from the environment (VOGELER_QHOST, ...) or the file; see etc/vogeler.conf."
+
+
+_PREFIX = "setting_"
+
+
+def parser_for(program: str, description: str) -> argparse.ArgumentParser:
+    """An argument parser with a flag for every setting of the program."""
+    parser = argparse.ArgumentParser(
+        prog=f"vogeler-{program}", description=description, epilog=EPILOG, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"vogeler {__version__}")
+    group = parser.add_argument_group("settings")
+    group.add_argument("--config", metavar="FILE", help="an INI file (default: /etc/vogeler/vogeler.conf)")
+    for spec in settings_of(program):
+        if spec.metadata["flag"]:
+            default = spec.metadata["default"]
+            text = spec.metadata["help"] + (f" (default: {default})" if default else "")
+            group.add_argument(
+                flag_of(spec.name),
+                action="append" if spec.name == "plugins" else "store",
+                metavar="VALUE",
+                dest=_PREFIX + spec.name,
+                help=text.replace("%", "%%"),
+            )
+    return parser
+
+
+def settings_from(program: str, arguments: argparse.Namespace) -> Settings:
+    """The settings that flags, environment and file make together."""
+    flags = {
+        name[len(_PREFIX) :]: ",".join(value) if isinstance(value, list) else value
+        for name, value in vars(arguments).items()
+        if name.startswith(_PREFIX) and value is not None
+    }
+    return load(program, flags, file=Path(arguments.config) if arguments.config else None)
+
+
+def guarded(program: str, main: Callable[[], int]) -> int:
+    """Run ``main``; every error of ours becomes a message on stderr and its exit code."""
+    try:
+        return int(main())
+    except VogelerError as error:
+        complain(program, error)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our stdout left (head, a pager): what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.OK)
+
+
+def complain(program: str, error: VogelerError) -> None:
+    """What happened, and what to do about it, to stderr."""
+    print(f"vogeler-{program}: {error.message}", file=sys.stderr)
+    if error.remedy:
+        print(f"  {error.remedy}", file=sys.stderr)
+
+
+def talk(text: str) -> None:
+    """Words for the person in front of the screen: to stderr, so that stdout is data alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = f"{to_timestamp(record.created)} {record.levelname.lower()} {record.getMessage()}"
+        return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
+
+
+class _JsonFormatter(logging.Formatter):
+    _EXTRA = ("event", "run", "node", "alias", "status", "counts")
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "at": to_timestamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update((name, getattr(record, name)) for name in self._EXTRA if hasattr(record, name))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def start_logging(settings: Settings) -> None:
+    """Log lines to stderr, as text or JSON."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_JsonFormatter() if settings.logformat == "json" else _TextFormatter())
+    root = logging.getLogger("vogeler")
+    root.handlers[:] = [handler]
+    root.setLevel(settings.loglevel.upper())
+    root.propagate = False
+
+
+def on_signals(signals: Sequence[signal.Signals], act: Callable[[], None]) -> None:
+    """Call ``act`` when one of the signals comes.
+
+    In a thread of its own: a handler interrupts the main thread anywhere, also while that holds a
+    lock which ``act`` needs.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        threading.Thread(target=act, daemon=True).start()
+
+    for number in signals:
+        signal.signal(number, handle)

@@ -1,0 +1,30 @@
+"""vogeler-admin: look at the store and the broker, and keep them in order.
+
+A sub-command is a module in this package: ``HELP``, ``add_arguments(parser)`` and
+``run(arguments, settings) -> ExitCode``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from vogeler import registry
+from vogeler.cli._program import guarded, parser_for, settings_from, start_logging
+
+
+def main() -> int:
+    """The command line. Returns the exit code."""
+    parser = parser_for("admin", "Look at what is known of the nodes, and keep broker and store in order.")
+    acts = parser.add_subparsers(title="sub-commands", dest="act", metavar="SUB-COMMAND", required=True)
+    modules = {name: import_module(f"{__name__}.{name}") for name in registry.names(__name__)}
+    for name, module in modules.items():
+        act = acts.add_parser(name, help=module.HELP, description=module.HELP[:1].upper() + module.HELP[1:] + ".")
+        module.add_arguments(act)
+    arguments = parser.parse_args()
+
+    def run() -> int:
+        settings = settings_from("admin", arguments)
+        start_logging(settings)
+        return int(modules[arguments.act].run(arguments, settings))
+
+    return guarded("admin", run)

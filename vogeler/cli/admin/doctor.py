@@ -1,0 +1,96 @@
+"""vogeler-admin doctor."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from vogeler import messages, topology
+from vogeler.cli._output import add_format, write_rows
+from vogeler.cli.admin._connect import open_store, open_transport
+from vogeler.config import Settings
+from vogeler.errors import ExitCode, StoreError, TransportError
+from vogeler.messages import Command, encode
+from vogeler.messaging import QueueDepth, Transport
+from vogeler.units import parse_timestamp
+
+HELP = "check broker, store, server and queues; each finding with its remedy"
+_COLUMNS = ("check", "state", "finding", "remedy")
+_MANY_MESSAGES = 1000
+_LATE_AFTER_S = 300.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--format``."""
+    add_format(parser)
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
+    """A row per check; UNHEALTHY when any is bad."""
+    findings = [*_broker(settings), *_store(settings)]
+    write_rows(findings, _COLUMNS, arguments.format)
+    return ExitCode.UNHEALTHY if any(finding["state"] == "bad" for finding in findings) else ExitCode.OK
+
+
+def _finding(check: str, state: str, finding: str, remedy: str | None = None) -> dict[str, Any]:
+    return {"check": check, "state": state, "finding": finding, "remedy": remedy}
+
+
+def _broker(settings: Settings) -> Iterator[dict[str, Any]]:
+    try:
+        with closing(open_transport(settings)) as transport:
+            yield _finding("broker", "ok", "reachable, and takes the login")
+            yield _may_publish(transport)
+            yield from _queues(transport)
+    except TransportError as error:
+        yield _finding("broker", "bad", error.message, error.remedy)
+
+
+def _may_publish(transport: Transport) -> dict[str, Any]:
+    """To a key that nobody is bound to."""
+    try:
+        probe = Command(alias="probe", requested_by="doctor", expires_at=messages.now())
+        transport.publish_command(encode(probe), [topology.PROBE_KEY], ttl_s=1.0)
+    except TransportError as error:
+        return _finding("may publish", "bad", error.message, error.remedy)
+    return _finding("may publish", "ok", "commands are taken")
+
+
+def _queues(transport: Transport) -> Iterator[dict[str, Any]]:
+    depths = transport.depths()
+    results = depths.get(topology.RESULTS_QUEUE)
+    if results is None:
+        yield _finding("results queue", "bad", "is not there", "vogeler-admin setup makes it")
+        return
+    yield _server(results)
+    many = results.messages > _MANY_MESSAGES
+    yield _finding(
+        "results queue", "warn" if many else "ok", f"{results.messages} wait to be stored",
+        "start more servers, or see whether the store is slow" if many else None,
+    )  # fmt: skip
+    dead = depths.get(topology.DEAD_QUEUE, QueueDepth(0, 0)).messages
+    remedy = "vogeler-admin dead list shows why; then requeue or drop them" if dead else None
+    yield _finding("dead letters", "warn" if dead else "ok", f"{dead} dead letters", remedy)
+
+
+def _server(results: QueueDepth) -> dict[str, Any]:
+    if not results.consumers:
+        return _finding("server", "bad", "none is taking results", "start vogeler-server")
+    return _finding("server", "ok", f"{results.consumers} taking results")
+
+
+def _store(settings: Settings) -> Iterator[dict[str, Any]]:
+    try:
+        with closing(open_store(settings)) as store:
+            yield _finding("store", "ok", store.ping())
+            nodes = list(store.nodes())
+    except StoreError as error:
+        yield _finding("store", "bad", error.message, error.remedy)
+        return
+    now_s = time.time()
+    late = sum(n.heard_at is None or now_s - parse_timestamp(n.heard_at) > _LATE_AFTER_S for n in nodes)
+    finding = f"{len(nodes)} known, {late} not heard for 5 minutes"
+    yield _finding("nodes", "warn" if late else "ok", finding, "vogeler-admin nodes lists them" if late else None)

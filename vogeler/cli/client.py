@@ -1,0 +1,112 @@
+"""vogeler-client: the agent of a node; and ``list`` and ``test`` for those who write plugins."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+
+from vogeler.cli._output import add_format, write_rows, write_value
+from vogeler.cli._program import guarded, on_signals, parser_for, settings_from, start_logging, talk
+from vogeler.config import Settings
+from vogeler.errors import ExitCode, NotFoundError
+from vogeler.messages import OK, UNAVAILABLE
+from vogeler.plugins import Loaded, load, unavailable_reason
+from vogeler.units import format_duration, format_size
+
+log = logging.getLogger(__name__)
+
+_COLUMNS = ("name", "alias", "key", "format", "available", "description")
+
+
+def main() -> int:
+    """The command line. Returns the exit code."""
+    arguments = _parser().parse_args()
+    act = {"list": _list, "test": _test}.get(arguments.act, _run)
+    return guarded("client", lambda: act(arguments, settings_from("client", arguments)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_for("client", "Run this node's plugins when a runner asks, until stopped.")
+    acts = parser.add_subparsers(title="for those who write plugins", dest="act", metavar="")
+    listing = acts.add_parser("list", help="list the plugins of this node, and what is wrong with the bad ones")
+    add_format(listing)
+    test = acts.add_parser("test", help="run a plugin and show what would be stored; needs no broker")
+    test.add_argument("alias", metavar="ALIAS", help="the plugin's name or alias")
+    test.add_argument(
+        "--format", choices=("table", "json"), default="json", help="how the value is shown (default: json)"
+    )
+    return parser
+
+
+def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
+    from vogeler import messaging
+    from vogeler.client import Client, Options
+
+    del arguments
+    start_logging(settings)
+    options = Options(
+        settings.node,
+        settings.groups,
+        settings.workers,
+        settings.heartbeat,
+        settings.clock_skew,
+        settings.stop_timeout,
+    )
+    client = Client(
+        options,
+        lambda: _load_and_log(settings),
+        lambda: messaging.connect(
+            settings.qhost, settings.qpassword or None, settings.connect_timeout, f"vogeler-client {settings.node}"
+        ),
+    )
+    on_signals([signal.SIGTERM, signal.SIGINT], client.stop)
+    on_signals([signal.SIGHUP], client.reload)
+    client.run()
+    return ExitCode.OK
+
+
+def _load_and_log(settings: Settings) -> Loaded:
+    loaded = load(settings.plugins)
+    for problem in loaded.problems:
+        remedy = f" ({problem.remedy})" if problem.remedy else ""
+        log.warning("%s%s", problem, remedy, extra={"event": "bad_plugin"})
+    log.info("%d plugins from %s", len(loaded.plugins), ", ".join(settings.plugins), extra={"event": "plugins"})
+    return loaded
+
+
+def _list(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
+    loaded = load(settings.plugins)
+    rows = (
+        {
+            "name": plugin.name,
+            "alias": plugin.alias,
+            "key": plugin.key,
+            "format": plugin.result_format,
+            "available": unavailable_reason(plugin) or "yes",
+            "description": plugin.description,
+        }
+        for plugin in loaded.plugins
+    )
+    write_rows(rows, _COLUMNS, arguments.format)
+    for problem in loaded.problems:
+        talk(f"{problem}" + (f"\n  {problem.remedy}" if problem.remedy else ""))
+    return ExitCode.SOME_FAILED if loaded.problems else ExitCode.OK
+
+
+def _test(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
+    from vogeler.execute import collect
+
+    loaded = load(settings.plugins)
+    plugin = loaded.find(arguments.alias)
+    if plugin is None:
+        raise NotFoundError(f"no plugin answers to {arguments.alias!r}", loaded.suggestion(arguments.alias))
+    collected = collect(plugin)
+    if collected.status != OK:
+        talk(f"{arguments.alias}: {collected.status} after {format_duration(collected.duration_s)}: {collected.error}")
+        return ExitCode.NOWHERE_AVAILABLE if collected.status == UNAVAILABLE else ExitCode.SOME_FAILED
+    write_value(collected.value, arguments.format)
+    size = format_size(len(json.dumps(collected.value, ensure_ascii=False).encode()))
+    talk(f"{arguments.alias}: ok after {format_duration(collected.duration_s)}; {size} under the key {plugin.key!r}")
+    return ExitCode.OK

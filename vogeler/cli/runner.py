@@ -1,0 +1,134 @@
+"""vogeler-runner: ask nodes to run a plugin, and say how it went."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import socket
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import Any
+
+from vogeler import targets
+from vogeler.cli._output import add_format, printable, write_rows, write_value
+from vogeler.cli._program import guarded, parser_for, settings_from, start_logging, talk
+from vogeler.config import Settings
+from vogeler.errors import ExitCode, UsageError
+from vogeler.messages import FAILED, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Command
+
+_COLUMNS = ("node", "stage", "key", "duration_s", "reason", "heard_at")
+
+
+def main() -> int:
+    """The command line. Returns the exit code."""
+    arguments = _parser().parse_args()
+    return guarded("runner", lambda: _run(arguments, settings_from("runner", arguments)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_for("runner", "Ask nodes to run a plugin and store its result; wait, and say how it went.")
+    parser.add_argument("-c", "-x", "--command", required=True, metavar="ALIAS", help="the plugin's name or alias")
+    parser.add_argument(
+        "-n", "--nodes", required=True, metavar="NODES", help="all, or a comma list of names, globs and group:NAME"
+    )
+    parser.add_argument("--show", action="store_true", help="print the values that are stored now")
+    parser.add_argument("--no-wait", action="store_true", help="send the command, print the run's id, and leave")
+    parser.add_argument("--full", action="store_true", help="ask for whole values, also of nodes that have not changed")
+    add_format(parser)
+    return parser
+
+
+def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
+    from vogeler import messaging, persistence
+    from vogeler.cli._progress import Progress
+    from vogeler.runner import Limits, Runner, expires_at
+
+    start_logging(settings)
+    if arguments.no_wait and arguments.show:
+        raise UsageError("--no-wait and --show together make no sense", "leave one of them out")
+    ttl_s = settings.timeout if settings.ttl is None else settings.ttl
+    command = Command(
+        alias=arguments.command,
+        targets=targets.parse(arguments.nodes),
+        requested_by=requester(),
+        expires_at=expires_at(ttl_s + settings.splay),
+        splay_s=settings.splay,
+        full=arguments.full,
+    )
+    limits = Limits(settings.timeout, settings.discovery, ttl_s + settings.splay)
+    with closing(persistence.connect(settings.dbhost, settings.dbpassword or None, settings.store_timeout)) as store:
+        with Progress(command.alias) as progress:
+            runner = Runner(
+                lambda: messaging.connect(
+                    settings.qhost, settings.qpassword or None, settings.connect_timeout, f"vogeler-runner {command.id}"
+                ),
+                store,
+                limits,
+                progress.draw,
+            )
+            if arguments.no_wait:
+                return _publish(runner, command)
+            tally = runner.run(command)
+        _report(tally.rows(), command, arguments, store)
+        code = tally.exit_code()
+    _sum_up(tally.rows(), command, code)
+    return code
+
+
+def requester() -> str:
+    """Who asks: ``user@host``."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _publish(runner: Any, command: Command) -> ExitCode:
+    reached = runner.publish(command)
+    print(command.id)
+    if not reached:
+        talk("no node listens to this: nobody will ever run it")
+        return ExitCode.NOBODY_ANSWERED
+    return ExitCode.OK
+
+
+def _report(rows: list[Any], command: Command, arguments: argparse.Namespace, store: Any) -> None:
+    if not arguments.show:
+        write_rows(map(vars, rows), _COLUMNS, arguments.format)
+    elif arguments.format == "table":
+        for row in _with_values(rows, store):
+            print(f"== {printable(row['node'])}  {row['stage']}" + (f": {row['reason']}" if row["reason"] else ""))
+            if row["value"] is not None:
+                write_value(row["value"], "table")
+    else:
+        write_rows(_with_values(rows, store), (*_COLUMNS, "value"), arguments.format)
+
+
+def _with_values(rows: Iterable[Any], store: Any) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        record = store.record(row.node) if row.stage in (STORED, UNCHANGED) else None
+        yield {**vars(row), "value": (record or {}).get(row.key)}
+
+
+def _sum_up(rows: list[Any], command: Command, code: ExitCode) -> None:
+    """The summary, to stderr: a count per stage, then the nodes that need attention."""
+    from vogeler.runner import SILENT, UNFINISHED
+
+    by_stage: dict[str, list[Any]] = {}
+    for row in rows:
+        by_stage.setdefault(row.stage, []).append(row)
+    order = (STORED, UNCHANGED, FAILED, REFUSED, UNAVAILABLE, UNFINISHED, SILENT)
+    counts = ", ".join(f"{len(by_stage[stage])} {stage}" for stage in order if stage in by_stage)
+    if sys.stdout.isatty():
+        talk("")
+    talk(f"{command.alias}: {counts or 'no node answered, and the store knows none'} (run {command.id})")
+    for stage in (FAILED, REFUSED, UNFINISHED):
+        for row in by_stage.get(stage, []):
+            talk(f"  {stage}: {row.node}: {printable(row.reason or 'accepted, but not done when the time was up')}")
+    for row in by_stage.get(SILENT, []):
+        talk(f"  silent: {row.node}: " + (f"last heard {row.heard_at}" if row.heard_at else "never heard"))
+    if code in (ExitCode.NOBODY_ANSWERED, ExitCode.NOWHERE_AVAILABLE):
+        hint = "is a client running?" if code == ExitCode.NOBODY_ANSWERED else _unavailable(by_stage[UNAVAILABLE])
+        talk(f"  {hint}")
+
+
+def _unavailable(rows: list[Any]) -> str:
+    return f"available nowhere; on {rows[0].node}: {printable(str(rows[0].reason))}"

@@ -1,0 +1,345 @@
+"""The client: takes a node's commands, runs the plugin for each, sends back what came out.
+
+One thread talks to the broker; plugins run in a few others, so that a slow one never makes the
+broker think that the node is gone. The life of a command::
+
+    delivered ─▶ decoded, checked ─▶ accepted ─▶ (splay) ─▶ plugin runs ─▶ result confirmed ─▶ acked
+                      │                                                        by the broker
+                      └─▶ refused or unavailable, with a receipt; acked
+
+Until it is acked it belongs to the broker, and comes again should this process die at any point. What
+has run stays in memory until the broker has confirmed it, however often the connection is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from vogeler import __version__, messages, targets
+from vogeler.backoff import Backoff, keep_trying
+from vogeler.errors import MessageError, NodeNameTaken, VogelerError
+from vogeler.execute import Collected, collect
+from vogeler.messages import Command, Envelope, Heartbeat, Receipt, Result, decode, encode
+from vogeler.messaging import Consumer, Delivery, Transport
+from vogeler.plugins import Loaded, Plugin, unavailable_reason
+from vogeler.units import parse_timestamp, to_timestamp
+
+log = logging.getLogger(__name__)
+
+_LONGEST_WAIT_S = 30.0
+_REMEMBERED_RUNS = 1000
+
+
+@dataclass
+class Job:
+    """One plugin to run once: for a command, or for the plugin's own schedule."""
+
+    plugin: Plugin
+    alias: str
+    due_s: float  # on the monotonic clock
+    run: str | None = None
+    requested_by: str | None = None
+    delivery: Delivery | None = None  # the latest: after a reconnection the broker delivers it again
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a client is told about itself. Durations in seconds."""
+
+    node: str
+    groups: tuple[str, ...] = ()
+    workers: int = 4
+    heartbeat_s: float = 60.0
+    clock_skew_s: float = 300.0
+    stop_timeout_s: float = 30.0
+
+
+class Client:
+    """One node's agent. ``run`` blocks; ``stop`` and ``reload`` may be called from any thread."""
+
+    def __init__(self, options: Options, load_plugins: Callable[[], Loaded], connect: Callable[[], Transport]):
+        self._options = options
+        self._load_plugins = load_plugins
+        self._connect = connect
+        self._plugins = load_plugins()
+        self._started_at = messages.now()
+        self._stopping = threading.Event()
+        self._killing = threading.Event()
+        self._reloading = threading.Event()
+        self._consumer: Consumer | None = None
+        self._was_connected = False
+        self._waiting: list[Job] = []
+        self._running: dict[int, Job] = {}
+        self._by_run: dict[str, Job] = {}
+        self._answered: OrderedDict[str, None] = OrderedDict()
+        self._finished: queue.SimpleQueue[tuple[Job, Collected]] = queue.SimpleQueue()
+        self._outbox: list[tuple[Job, Envelope]] = []
+        self._seq = 0
+        self._next_beat_s = 0.0
+        self._pool = ThreadPoolExecutor(options.workers, thread_name_prefix="plugin")
+
+    # --- the life of the process ------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until ``stop``. Raises NodeNameTaken when another client has this node's name."""
+        self._schedule_all()
+        try:
+            keep_trying(self._session, self._stopping, self._is_final)
+        finally:
+            self._killing.set()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def stop(self) -> None:
+        """Take no more commands, let what runs finish within the limit, then return from ``run``."""
+        self._stopping.set()
+        self._wake()
+
+    def reload(self) -> None:
+        """Read the plugin files again."""
+        self._reloading.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        consumer = self._consumer
+        if consumer is not None:
+            consumer.wake()
+
+    def _is_final(self, error: VogelerError) -> bool:
+        # Once connected, the name may be held by our own lost connection, not yet known to be dead.
+        return isinstance(error, NodeNameTaken) and not self._was_connected
+
+    def _session(self, backoff: Backoff) -> None:
+        with closing(self._connect()) as transport:
+            consumer = transport.consume_commands(self._options.node, self._options.groups)
+            self._consumer = consumer
+            self._was_connected = True
+            self._next_beat_s = 0.0
+            log.info("node %s is ready", self._options.node, extra={"event": "ready"})
+            try:
+                while not self._stopping.is_set():
+                    self._turn(transport, consumer)
+                    backoff.reset()
+                self._drain(transport, consumer)
+            finally:
+                self._consumer = None
+
+    def _turn(self, transport: Transport, consumer: Consumer) -> None:
+        if self._reloading.is_set():
+            self._reload()
+        self._start_due()
+        self._send_finished(transport, consumer)
+        self._beat_if_due(transport)
+        delivery = consumer.receive(self._wait_s())
+        if delivery is not None:
+            self._take(delivery, transport, consumer)
+
+    def _wait_s(self) -> float:
+        if not self._finished.empty() or self._stopping.is_set():
+            return 0.0
+        now_s = time.monotonic()
+        due_s = [self._next_beat_s, *(job.due_s for job in self._waiting)]
+        return min(_LONGEST_WAIT_S, max(0.0, min(due_s) - now_s))
+
+    def _drain(self, transport: Transport, consumer: Consumer) -> None:
+        """Finish what runs, within the limit. What has not begun goes back to the broker."""
+        deadline_s = time.monotonic() + self._options.stop_timeout_s
+        while (self._running or self._outbox) and time.monotonic() < deadline_s:
+            self._send_finished(transport, consumer)
+            if self._running:
+                consumer.receive(min(1.0, deadline_s - time.monotonic()))
+        if self._running:
+            names = ", ".join(sorted(job.alias for job in self._running.values()))
+            log.warning("stopped while %s ran: will run again", names, extra={"event": "cut_short"})
+
+    # --- commands ---------------------------------------------------------------------------------
+
+    def _take(self, delivery: Delivery, transport: Transport, consumer: Consumer) -> None:
+        try:
+            command = decode(delivery.envelope, Command)
+        except MessageError as error:
+            self._refuse_unreadable(delivery, error, transport, consumer)
+            return
+        if not targets.matches(command.targets, self._options.node, self._options.groups):
+            consumer.ack([delivery])
+        elif command.id in self._by_run:
+            self._by_run[command.id].delivery = delivery
+        elif command.id in self._answered:
+            consumer.ack([delivery])
+        else:
+            self._answer(command, delivery, transport, consumer)
+
+    def _answer(self, command: Command, delivery: Delivery, transport: Transport, consumer: Consumer) -> None:
+        plugin = self._plugins.find(command.alias)
+        stage, reason = self._refusal(command, plugin)
+        if plugin is None or stage != messages.ACCEPTED:
+            self._receipt(transport, command.id, stage, {"reason": reason})
+            consumer.ack([delivery])
+            log.info("%s %s from %s: %s", stage, command.alias, command.requested_by, reason, extra={"event": stage})
+            return
+        delay_s = command.splay_s * _fraction(self._options.node + command.id)
+        due_s = time.monotonic() + delay_s
+        job = Job(plugin, command.alias, due_s, command.id, command.requested_by, delivery)
+        self._by_run[command.id] = job
+        self._waiting.append(job)
+        detail = {"key": plugin.key, "timeout_s": plugin.timeout_s, "splay_s": round(delay_s, 3)}
+        self._receipt(transport, command.id, stage, detail)
+        log.info("accepted %s from %s", command.alias, command.requested_by, extra={"event": stage, "run": command.id})
+
+    def _refusal(self, command: Command, plugin: Plugin | None) -> tuple[str, str | None]:
+        now_s = time.time()
+        here = f"this node's clock says {to_timestamp(now_s)}"
+        if parse_timestamp(command.expires_at) < now_s:
+            return messages.REFUSED, f"expired at {command.expires_at}; {here}"
+        if parse_timestamp(command.at) > now_s + self._options.clock_skew_s:
+            return messages.REFUSED, f"sent in the future, at {command.at}; {here}: compare the clocks"
+        if plugin is None:
+            return messages.UNAVAILABLE, _unknown(self._plugins, command.alias)
+        return messages.ACCEPTED, None
+
+    def _refuse_unreadable(
+        self, delivery: Delivery, error: MessageError, transport: Transport, consumer: Consumer
+    ) -> None:
+        run = error.fields.get("id")
+        if isinstance(run, str) and run:
+            self._receipt(transport, run, messages.REFUSED, {"reason": error.message, "version": __version__})
+        consumer.dead_letter(delivery, error.message)
+        log.warning("a command can't be read: %s", error, extra={"event": "dead_letter"})
+
+    def _receipt(self, transport: Transport, run: str, stage: str, detail: dict[str, Any]) -> None:
+        transport.publish_receipts([(run, encode(Receipt(run, self._options.node, stage, detail)))])
+
+    # --- plugins ----------------------------------------------------------------------------------
+
+    def _start_due(self) -> None:
+        now_s = time.monotonic()
+        due = [job for job in self._waiting if job.due_s <= now_s]
+        self._waiting = [job for job in self._waiting if job.due_s > now_s]
+        for job in due:
+            self._running[id(job)] = job
+            self._pool.submit(self._run_plugin, job)
+
+    def _run_plugin(self, job: Job) -> None:
+        """In a thread of the pool. Whatever goes wrong in here must not leave the job unanswered."""
+        try:
+            collected = collect(job.plugin, stop=self._killing)
+        except Exception as error:
+            log.exception("%s: the plugin could not be run", job.alias, extra={"event": "bug"})
+            collected = Collected(messages.FAILED, error=f"{type(error).__name__}: {error}")
+        self._finished.put((job, collected))
+        self._wake()
+
+    def _send_finished(self, transport: Transport, consumer: Consumer) -> None:
+        while not self._finished.empty():
+            job, collected = self._finished.get()
+            self._outbox.append((job, encode(self._result(job, collected))))
+            del self._running[id(job)]
+            if job.run is None:
+                self._schedule(job.plugin, first=False)
+        while self._outbox:
+            job, envelope = self._outbox[0]
+            transport.publish_result(envelope, self._options.node)
+            self._outbox.pop(0)
+            if job.run is not None:
+                self._settle(job, consumer)
+
+    def _settle(self, job: Job, consumer: Consumer) -> None:
+        run = str(job.run)
+        del self._by_run[run]
+        self._answered[run] = None
+        if len(self._answered) > _REMEMBERED_RUNS:
+            self._answered.popitem(last=False)
+        if job.delivery is not None:
+            consumer.ack([job.delivery])
+
+    def _result(self, job: Job, collected: Collected) -> Result:
+        self._seq = max(self._seq + 1, time.time_ns() // 1000)
+        log.info(
+            "%s: %s in %.2f s%s", job.alias, collected.status, collected.duration_s,
+            f": {collected.error}" if collected.error else "",
+            extra={"event": "collected", "alias": job.alias, "status": collected.status, "run": job.run},
+        )  # fmt: skip
+        return Result(
+            node=self._options.node,
+            alias=job.alias,
+            key=job.plugin.key,
+            seq=self._seq,
+            status=collected.status,
+            collected_at=messages.now(),
+            duration_s=round(collected.duration_s, 3),
+            run=job.run,
+            requested_by=job.requested_by,
+            exit_code=collected.exit_code,
+            digest=collected.digest,
+            value=collected.value,
+            error=collected.error,
+        )
+
+    def _schedule_all(self) -> None:
+        self._waiting = [job for job in self._waiting if job.run is not None]
+        scheduled = {job.plugin.name for job in self._running.values() if job.run is None}
+        for plugin in self._plugins.plugins:
+            if plugin.name not in scheduled:
+                self._schedule(plugin, first=True)
+
+    def _schedule(self, plugin: Plugin, first: bool) -> None:
+        """The next run by schedule; the first one at a random offset, so that a fleet spreads out."""
+        if plugin.interval_s is not None and self._plugins.find(plugin.name) == plugin:
+            offset_s = plugin.splay_s if plugin.splay_s is not None else plugin.interval_s
+            delay_s = random.uniform(0, offset_s) if first else plugin.interval_s  # noqa: S311 - spreads load
+            self._waiting.append(Job(plugin, plugin.name, time.monotonic() + delay_s))
+
+    def _reload(self) -> None:
+        self._reloading.clear()
+        self._plugins = self._load_plugins()
+        self._schedule_all()
+        self._next_beat_s = 0.0
+        log.info("read the plugins again: %d", len(self._plugins.plugins), extra={"event": "reload"})
+
+    # --- heartbeats -------------------------------------------------------------------------------
+
+    def _beat_if_due(self, transport: Transport) -> None:
+        if time.monotonic() >= self._next_beat_s:
+            transport.publish_result(encode(Heartbeat(self._options.node, self._agent())), self._options.node)
+            jitter = random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
+            self._next_beat_s = time.monotonic() + self._options.heartbeat_s * jitter
+
+    def _agent(self) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "started_at": self._started_at,
+            "groups": list(self._options.groups),
+            "plugins": [_offer(plugin) for plugin in self._plugins.plugins],
+        }
+
+
+def _unknown(plugins: Loaded, alias: str) -> str:
+    return f"no plugin answers to {alias!r} here; {plugins.suggestion(alias)}"
+
+
+def _offer(plugin: Plugin) -> dict[str, Any]:
+    reason = unavailable_reason(plugin)
+    return {
+        "name": plugin.name,
+        "alias": plugin.alias,
+        "description": plugin.description,
+        "format": plugin.result_format,
+        "key": plugin.key,
+        "available": reason is None,
+        "reason": reason,
+    }
+
+
+def _fraction(text: str) -> float:
+    """A number in [0, 1) that is the same for the same text, so that a redelivered command keeps its splay."""
+    return zlib.crc32(text.encode()) / 2**32

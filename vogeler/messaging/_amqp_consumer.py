@@ -1,0 +1,191 @@
+"""One stream of deliveries from a RabbitMQ queue, on a channel of its own.
+
+pika serves heartbeats and hands out deliveries only inside ``process_data_events``, and nothing but
+``add_callback_threadsafe`` may be called from another thread: both are used here alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import takewhile
+from typing import Any
+
+import pika  # type: ignore[import-untyped]  # pika has no type information
+from pika import exceptions as pika_errors
+
+from vogeler import topology
+from vogeler.errors import TransportError, TransportUnavailable
+from vogeler.messages import CONTENT_TYPE, Envelope
+from vogeler.messaging import Delivery
+from vogeler.messaging._amqp_errors import translated
+
+REASON_HEADER = "x-vogeler-reason"
+SOURCE_HEADER = "x-vogeler-source"
+CLOSE_LIMIT_S = 5.0
+_SERVE_EVERY_S = 1.0
+# All headers must fit into one frame (128 KiB by default), the reason is one of them.
+_REASON_CHARACTERS = 4000
+
+# Publishes to an exchange under a key and returns when it is confirmed.
+Publish = Callable[[str, str, bytes, pika.BasicProperties], None]
+
+
+class AmqpConsumer:
+    """The Consumer contract over one channel of a BlockingConnection."""
+
+    def __init__(
+        self,
+        connection: pika.BlockingConnection,
+        where: str,
+        queue: str,
+        publish: Publish,
+        dead_route: tuple[str, str] = (topology.DEAD_EXCHANGE, ""),
+    ) -> None:
+        self._connection = connection
+        self._where = where
+        self._queue = queue
+        self._publish = publish
+        self._dead_route = dead_route
+        self._ready: deque[Delivery] = deque()
+        self._unacked: dict[int, None] = {}  # delivery tags as they came, which is ascending
+        self._auto_ack = False
+        self._cancelled = False
+        self._woken = False
+        self._served_at = time.monotonic()
+        with translated(where):
+            self._channel = connection.channel()
+            self._channel.add_on_cancel_callback(self._on_cancel)
+
+    def start(self, prefetch: int, exclusive: bool = False, auto_ack: bool = False) -> None:
+        """Begin to consume. Raises pika's errors: what they mean depends on the queue."""
+        self._auto_ack = auto_ack
+        self._channel.basic_qos(prefetch_count=min(prefetch, 65535))
+        self._channel.basic_consume(self._queue, self._on_delivery, exclusive=exclusive, auto_ack=auto_ack)
+
+    @property
+    def channel(self) -> Any:
+        """The channel, to declare and bind what is consumed here."""
+        return self._channel
+
+    def receive(self, wait_s: float) -> Delivery | None:
+        """The next delivery, or None after ``wait_s`` seconds or a ``wake``."""
+        deadline = time.monotonic() + wait_s
+        if time.monotonic() - self._served_at > _SERVE_EVERY_S:
+            self._serve(0.0)
+        if not self._ready:
+            self._serve(0.0 if self._woken else max(wait_s, 0.0))
+        while not self._ready and not self._woken and time.monotonic() < deadline:
+            self._serve(max(deadline - time.monotonic(), 0.0))
+        if self._ready:
+            return self._ready.popleft()
+        self._woken = False
+        return None
+
+    def _serve(self, wait_s: float) -> None:
+        with translated(self._where):
+            if not self._connection.is_open:  # pika would raise a ValueError
+                raise pika_errors.ConnectionWrongStateError
+            self._connection.process_data_events(wait_s)
+        self._served_at = time.monotonic()
+        if self._cancelled:
+            raise TransportUnavailable(f"the queue {self._queue} at {self._where} was deleted, or its node is gone")
+        if self._channel.is_closed:
+            reason = getattr(self._channel, "_closing_reason", None)
+            raise TransportUnavailable(f"the broker at {self._where} closed the channel of {self._queue}: {reason}")
+
+    def _on_delivery(self, _channel: Any, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+        headers = properties.headers or {}
+        death = (headers.get("x-death") or [{}])[0]
+        if not self._auto_ack:
+            self._unacked[method.delivery_tag] = None
+        self._ready.append(
+            Delivery(
+                Envelope(body, properties.content_encoding, properties.message_id or "", properties.type or ""),
+                bool(method.redelivered),
+                _text(headers.get(REASON_HEADER) or death.get("reason")),
+                _text(headers.get(SOURCE_HEADER) or death.get("queue")),
+                (self, method.delivery_tag),
+            )
+        )
+
+    def _on_cancel(self, _frame: Any) -> None:
+        self._cancelled = True
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Done with these; those of an earlier consumer are passed over."""
+        tags = self._held(deliveries)
+        oldest = list(takewhile(tags.__contains__, self._unacked))
+        with translated(self._where):
+            if oldest:  # everything up to here: one frame for the whole batch
+                self._channel.basic_ack(oldest[-1], multiple=True)
+            for tag in sorted(tags.difference(oldest)):
+                self._channel.basic_ack(tag)
+        for tag in tags:
+            del self._unacked[tag]
+
+    def _held(self, deliveries: Sequence[Delivery]) -> set[int]:
+        tags = {number for owner, number in (delivery.tag for delivery in deliveries) if owner is self}
+        return tags & self._unacked.keys()
+
+    def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Publish it to the dead letters, and ack it once the broker has it there."""
+        if not self._held([delivery]) and not self._auto_ack:  # of an earlier connection: it comes again
+            return
+        envelope = delivery.envelope
+        headers = {REASON_HEADER: reason[:_REASON_CHARACTERS], SOURCE_HEADER: delivery.source or self._queue}
+        self._publish(*self._dead_route, envelope.body, properties_of(envelope, headers=headers))
+        self.ack([delivery])
+
+    def wake(self) -> None:
+        """Make ``receive`` return. The flag is set first, so that a wait about to begin sees it."""
+        self._woken = True
+        with suppress(pika_errors.AMQPError, OSError):
+            self._connection.add_callback_threadsafe(_nothing)
+
+    def close(self) -> None:
+        """Close the channel: the broker takes back what was not acked."""
+        self._ready.clear()
+        with suppress(TransportError), translated(self._where), limited(self._connection, CLOSE_LIMIT_S):
+            if self._channel.is_open:
+                self._channel.close()
+
+
+def properties_of(envelope: Envelope, **more: Any) -> pika.BasicProperties:
+    """The headers that describe an envelope, persistent unless ``more`` says otherwise."""
+    described = {
+        "content_type": CONTENT_TYPE,
+        "content_encoding": envelope.content_encoding,
+        "message_id": envelope.message_id or None,
+        "type": envelope.type or None,
+        "app_id": "vogeler",
+        "delivery_mode": pika.DeliveryMode.Persistent.value,
+    }
+    return pika.BasicProperties(**{**described, **more})
+
+
+@contextmanager
+def limited(connection: pika.BlockingConnection, limit_s: float) -> Iterator[None]:
+    """Break the connection when what is done inside takes longer.
+
+    pika's ``close`` waits for the broker's answer until the heartbeat gives up. The calls are those that its own
+    heartbeat checker uses to end a connection.
+    """
+    impl = connection._impl
+    silence = pika_errors.StreamLostError(f"no answer within {limit_s:g} s")
+    timer = impl._adapter_call_later(limit_s, lambda: impl._terminate_stream(silence)) if connection.is_open else None
+    try:
+        yield
+    finally:
+        if timer is not None and connection.is_open:
+            impl._adapter_remove_timeout(timer)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _nothing() -> None:
+    pass

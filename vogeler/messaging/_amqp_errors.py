@@ -1,0 +1,122 @@
+"""From what pika, the socket and the TLS library raise to our errors, in one place.
+
+Reply codes: the AMQP 0-9-1 reference, section "Constants"; the texts are RabbitMQ's.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pika import exceptions as pika_errors  # type: ignore[import-untyped]  # pika has no type information
+from pika.adapters.utils.connection_workflow import AMQPConnectorException  # type: ignore[import-untyped]
+
+from vogeler.errors import TransportError, TransportUnavailable
+from vogeler.messaging import SETUP_REMEDY
+
+_ACCESS_REFUSED, _NOT_FOUND, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 405, 406, 530
+
+_CHANNEL_REMEDIES = {
+    _ACCESS_REFUSED: "give the broker's user the permission it lacks (`rabbitmqctl set_permissions`)",
+    _NOT_FOUND: SETUP_REMEDY,
+    _RESOURCE_LOCKED: "another connection holds it: choose another name, or wait until that one is gone",
+    _PRECONDITION_FAILED: "delete what is there (`rabbitmqctl delete_queue NAME`), then " + SETUP_REMEDY,
+}
+_CONNECTION_REMEDIES = {
+    _ACCESS_REFUSED: "check the user and the password",
+    _NOT_ALLOWED: "check the virtual host in the URL, and the user's permission for it",
+}
+_NO_AMQP = (
+    pika_errors.IncompatibleProtocolError,
+    pika_errors.ProtocolSyntaxError,
+    pika_errors.ProtocolVersionMismatch,
+    pika_errors.ConnectionOpenAborted,
+)
+
+
+@contextmanager
+def translated(where: str, trouble: str = "connection lost to the broker") -> Iterator[None]:
+    """Raise our errors for what goes wrong inside; ``where`` is the URL without its password."""
+    try:
+        yield
+    except (pika_errors.AMQPError, AMQPConnectorException, OSError) as error:
+        raise _ours(_root(error), where, trouble) from error
+
+
+def _root(error: BaseException) -> BaseException:
+    """Out of the wrappers that pika puts around the error of one attempt."""
+    while True:
+        inner = getattr(error, "exception", None)
+        if inner is None and isinstance(error, pika_errors.AMQPConnectionError) and error.args:
+            inner = error.args[0]
+        if not isinstance(inner, BaseException):
+            return error
+        error = inner
+
+
+def _ours(error: BaseException, where: str, trouble: str) -> TransportError:
+    if isinstance(error, pika_errors.ChannelClosed):
+        return _refusal(error, where)
+    if isinstance(error, pika_errors.ShortStringTooLong):
+        return TransportError(f"a name is too long for the broker at {where}: {error}", "names end at 240 characters")
+    code = _connection_code(error)
+    if code in _CONNECTION_REMEDIES and "is down" not in str(error):
+        return TransportError(f"the broker at {where} refuses: {_reply(error)}", _CONNECTION_REMEDIES[code])
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TransportError(
+            f"the certificate of the broker at {where} is not trusted: {error.verify_message}",
+            "name the file with the authority's certificates: ?cafile=/path/ca.pem",
+        )
+    return TransportUnavailable(f"{trouble} at {where}: {_reason(error)}")
+
+
+def _refusal(error: pika_errors.ChannelClosed, where: str) -> TransportError:
+    text = _reply(error)
+    # A classic queue whose cluster node is away, and a delivery that was held for too long: both pass.
+    if "is down or inaccessible" in text or "timed out" in text:
+        return TransportUnavailable(f"the broker at {where} can't serve this now: {text}")
+    if error.reply_code in _CHANNEL_REMEDIES:
+        return TransportError(f"the broker at {where} refuses: {text}", _CHANNEL_REMEDIES[error.reply_code])
+    return TransportUnavailable(f"the broker at {where} closed the channel: {text}")
+
+
+def _connection_code(error: BaseException) -> int:
+    """The reply code of a closed connection, or 0. While it opens, pika leaves it in the text only."""
+    if isinstance(error, pika_errors.ConnectionClosed):
+        return int(error.reply_code)
+    if isinstance(error, (pika_errors.ProbableAuthenticationError, pika_errors.ProbableAccessDeniedError)):
+        return next((code for code in _CONNECTION_REMEDIES if f"({code})" in str(error)), 0)
+    return 0
+
+
+def _reply(error: BaseException) -> str:
+    """What the broker said, without pika's decoration: ``ACCESS_REFUSED - Login was refused ...``."""
+    if isinstance(error, (pika_errors.ChannelClosed, pika_errors.ConnectionClosed)):
+        return str(error.reply_text)
+    text = str(error)
+    return text.partition(") ")[2].strip("'\"") or text
+
+
+def _reason(error: BaseException) -> str:
+    """Why it can't be reached, in a few words."""
+    if isinstance(error, _NO_AMQP):
+        return "what answers there does not speak AMQP (another service, or amqp:// where amqps:// belongs?)"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or error}): is this a TLS port?"
+    if isinstance(error, socket.gaierror):
+        return f"the host name is not known ({error.strerror})"
+    if isinstance(error, socket.timeout) or str(error).startswith("Timeout while"):
+        return "no answer in time"
+    if str(error).startswith("Timeout during"):  # the handshake: connected, and then nothing that makes sense
+        return "nothing that speaks AMQP answered in time"
+    if isinstance(error, OSError):
+        return (error.strerror or str(error)).lower()
+    if isinstance(error, pika_errors.ConnectionBlockedTimeout):
+        return "it accepts no messages (out of memory or disk space)"
+    if isinstance(error, pika_errors.NackError):
+        return "it could not store the message"
+    if isinstance(error, (pika_errors.ConnectionWrongStateError, pika_errors.ChannelWrongStateError)):
+        return "the connection is closed"
+    return _reply(error)

@@ -1,0 +1,99 @@
+"""From an ``amqp://`` URL to an open pika connection.
+
+``?heartbeat=30`` in seconds; for ``amqps``: ``?cafile=``, ``?certfile=``, ``?keyfile=``.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+
+import pika  # type: ignore[import-untyped]  # pika has no type information
+
+from vogeler.errors import TransportError, TransportUnavailable, UsageError
+from vogeler.messaging._amqp_errors import translated
+from vogeler.registry import did_you_mean
+from vogeler.urls import Url
+
+HEARTBEAT_S = 30
+_PORTS = {"amqp": 5672, "amqps": 5671}
+_OPTIONS = ("heartbeat", "cafile", "certfile", "keyfile")
+
+
+def open_any(cluster: tuple[Url, ...], timeout_s: float, name: str) -> tuple[pika.BlockingConnection, Url]:
+    """A connection to the first member that takes us, in random order, so that a fleet spreads.
+
+    Each member gets ``timeout_s``. Raises the refusal of a member that refuses, else
+    TransportUnavailable naming all of them.
+    """
+    _quieten()
+    failures: list[TransportError] = []
+    for url in random.sample(cluster, len(cluster)):
+        try:
+            return _open(url, timeout_s, name), url
+        except TransportError as error:
+            failures.append(error)
+    refusals = [error for error in failures if not isinstance(error, TransportUnavailable)]
+    if refusals or len(failures) == 1:
+        raise (refusals or failures)[0]
+    raise TransportUnavailable("; ".join(error.message for error in failures))
+
+
+def _open(url: Url, timeout_s: float, name: str) -> pika.BlockingConnection:
+    parameters = _parameters(url, timeout_s, name)
+    with translated(str(url), "broker unreachable"):
+        return pika.BlockingConnection(parameters)
+
+
+def _parameters(url: Url, timeout_s: float, name: str) -> pika.ConnectionParameters:
+    for option, _ in url.options:
+        if option not in _OPTIONS:
+            raise UsageError(f"unknown option {option!r} in the URL {url}", did_you_mean(option, _OPTIONS))
+    heartbeat_s = _heartbeat_s(url)
+    return pika.ConnectionParameters(
+        host=url.host or "localhost",
+        port=url.port or _PORTS[url.scheme],
+        virtual_host=url.path[1:] or "/",
+        credentials=pika.PlainCredentials(url.user or "guest", _password(url), erase_on_connect=True),
+        heartbeat=heartbeat_s,
+        socket_timeout=timeout_s,
+        stack_timeout=timeout_s,
+        blocked_connection_timeout=timeout_s,
+        ssl_options=_tls(url) if url.secure else None,
+        # Half of a cut connection is noticed by the heartbeat; this notices it while we are sending.
+        tcp_options={"TCP_USER_TIMEOUT": max(heartbeat_s, HEARTBEAT_S) * 1000},
+        client_properties={"connection_name": name, "product": "vogeler"},
+    )
+
+
+def _password(url: Url) -> str:
+    return url.password or ("guest" if url.user is None else "")
+
+
+def _heartbeat_s(url: Url) -> int:
+    text = url.option("heartbeat", str(HEARTBEAT_S))
+    if not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise UsageError(f"heartbeat={text} in the URL {url} is not a number of seconds", "for example ?heartbeat=30")
+    return int(text)
+
+
+def _tls(url: Url) -> pika.SSLOptions:
+    """Certificate and host name are checked, always: a broker that needs less is named by ``cafile``."""
+    try:
+        context = ssl.create_default_context(cafile=url.option("cafile", "") or None)
+        if url.option("certfile", ""):
+            context.load_cert_chain(url.option("certfile", ""), url.option("keyfile", "") or None)
+    except OSError as error:
+        raise UsageError(
+            f"the TLS files in the URL {url} can't be used: {error}",
+            "cafile, certfile and keyfile name readable files in PEM format",
+        ) from error
+    return pika.SSLOptions(context, server_hostname=url.host or "localhost")
+
+
+def _quieten() -> None:
+    """Every failure reaches the log as one of our errors; pika would add a traceback to each."""
+    logger = logging.getLogger("pika")
+    if logger.level == logging.NOTSET and not logger.isEnabledFor(logging.DEBUG):
+        logger.setLevel(logging.CRITICAL)

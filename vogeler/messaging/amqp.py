@@ -1,0 +1,244 @@
+"""RabbitMQ, through pika: ``amqp://user:password@host:5672/vhost``, ``amqps://`` for TLS.
+
+Several URLs are the members of one cluster. pika reconnects nothing by itself, and neither does this: after
+TransportUnavailable, open a new transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pika  # type: ignore[import-untyped]  # pika has no type information
+from pika import exceptions as pika_errors
+
+from vogeler import topology
+from vogeler.errors import NodeNameTaken, TransportError
+from vogeler.messages import Envelope
+from vogeler.messaging import COMMANDS_PREFETCH, DEAD_PREFETCH, NODE_QUEUE_EXPIRES_S, SETUP_REMEDY, QueueDepth
+from vogeler.messaging._amqp_consumer import CLOSE_LIMIT_S, AmqpConsumer, limited, properties_of
+from vogeler.messaging._amqp_errors import translated
+from vogeler.messaging._amqp_url import open_any
+from vogeler.urls import Url
+
+_EXCHANGES = {
+    topology.BROADCAST_EXCHANGE: "topic",
+    topology.RESULTS_EXCHANGE: "topic",
+    topology.RECEIPTS_EXCHANGE: "direct",
+    topology.DEAD_EXCHANGE: "fanout",
+}
+# Quorum queues survive the loss of a cluster node. There is no delivery limit, because a result that was returned
+# many times says nothing about the result: servers come and go. (RabbitMQ 4 sets a limit of 20 by itself; what
+# passes it goes to the dead letters, and a policy can raise it.)
+_QUEUES: dict[str, dict[str, Any]] = {
+    topology.RESULTS_QUEUE: {"x-queue-type": "quorum", "x-dead-letter-exchange": topology.DEAD_EXCHANGE},
+    topology.DEAD_QUEUE: {"x-queue-type": "quorum"},
+}
+_BINDINGS = (
+    (topology.RESULTS_QUEUE, topology.RESULTS_EXCHANGE, topology.RESULTS_BINDING),
+    (topology.DEAD_QUEUE, topology.RESULTS_EXCHANGE, topology.DEAD_BINDING),
+    (topology.DEAD_QUEUE, topology.DEAD_EXCHANGE, ""),
+)
+# A classic queue lives on one cluster node and costs next to nothing: what it loses is repeated by the next run.
+_NODE_QUEUE = {"x-queue-type": "classic", "x-expires": int(NODE_QUEUE_EXPIRES_S * 1000)}
+# All headers of a message must fit into one frame, 128 KiB by default.
+_CC_BYTES = 64 * 1024
+
+
+def connect(cluster: tuple[Url, ...], timeout_s: float, name: str) -> AmqpTransport:
+    """Open a connection to one member of the cluster, at most ``timeout_s`` for each tried."""
+    connection, url = open_any(cluster, timeout_s, name)
+    return AmqpTransport(connection, url)
+
+
+class AmqpTransport:
+    """The Transport contract over one pika BlockingConnection."""
+
+    def __init__(self, connection: pika.BlockingConnection, url: Url) -> None:
+        self._connection = connection
+        self._where = str(url)
+        self._confirmed: Any = None
+        self._unconfirmed: Any = None
+
+    # --- what is there -------------------------------------------------------------------------
+
+    def setup(self) -> list[str]:
+        """Declare what is missing. What is there with other properties is a TransportError."""
+        made: list[str] = []
+        for exchange, kind in _EXCHANGES.items():
+            if self._passive("exchange_declare", exchange) is None:
+                made.append(f"exchange {exchange}")
+            self._once("exchange_declare", exchange, kind, durable=True)
+        for queue, arguments in _QUEUES.items():
+            if self._passive("queue_declare", queue) is None:
+                made.append(f"queue {queue}")
+            self._once("queue_declare", queue, durable=True, arguments=arguments)
+        for binding in _BINDINGS:
+            self._once("queue_bind", *binding)
+        return made
+
+    def depths(self) -> Mapping[str, QueueDepth]:
+        """What waits in the queues of results and dead letters; what is handed out and unacked is not counted."""
+        answers = {queue: self._passive("queue_declare", queue) for queue in _QUEUES}
+        return {
+            queue: QueueDepth(answer.method.message_count, answer.method.consumer_count)
+            for queue, answer in answers.items()
+            if answer is not None
+        }
+
+    def _once(self, method: str, *args: Any, **options: Any) -> Any:
+        """A call on a channel of its own: the broker closes the channel of whoever asks for what it refuses."""
+        with translated(self._where):
+            channel = self._connection.channel()
+            answer = getattr(channel, method)(*args, **options)
+            channel.close()
+            return answer
+
+    def _passive(self, method: str, name: str) -> Any:
+        """The answer to a passive declaration, or None where there is nothing of that name."""
+        try:
+            return self._once(method, name, passive=True)
+        except TransportError as error:
+            if isinstance(error.__cause__, pika_errors.ChannelClosed) and error.__cause__.reply_code == 404:
+                return None
+            raise
+
+    # --- consuming -----------------------------------------------------------------------------
+
+    def consume_commands(self, node: str, groups: tuple[str, ...]) -> AmqpConsumer:
+        """Make the node's queue, take it for this connection alone, and bind it.
+
+        A group that the node has left stays bound until the queue expires, because AMQP can't list
+        bindings: the client passes over commands that are not for it. A client that died without a word keeps
+        its queue until the broker misses its heartbeats, about a minute.
+        """
+        queue = topology.node_queue(node)
+        consumer = self._consumer(queue, (topology.RESULTS_EXCHANGE, topology.dead_key(node)))
+        with translated(self._where):
+            consumer.channel.queue_declare(queue, durable=True, arguments=_NODE_QUEUE)
+            try:
+                consumer.start(COMMANDS_PREFETCH, exclusive=True)
+            except pika_errors.ChannelClosed as error:
+                if "exclusive use" in error.reply_text:
+                    raise _taken(node, self._where) from error
+                raise
+            for key in topology.client_bindings(node, groups):
+                consumer.channel.queue_bind(queue, topology.BROADCAST_EXCHANGE, key)
+        return consumer
+
+    def consume_results(self, prefetch: int) -> AmqpConsumer:
+        """Results and heartbeats, shared with every other server."""
+        return self._started(self._consumer(topology.RESULTS_QUEUE), prefetch)
+
+    def consume_receipts(self, run: str) -> AmqpConsumer:
+        """A queue of this connection, gone with the consumer."""
+        consumer = self._consumer(topology.receipts_queue(run))
+        with translated(self._where):
+            queue = topology.receipts_queue(run)
+            consumer.channel.queue_declare(queue, exclusive=True, auto_delete=True)
+            consumer.channel.queue_bind(queue, topology.RECEIPTS_EXCHANGE, run)
+            consumer.start(prefetch=0, auto_ack=True)
+        return consumer
+
+    def consume_dead(self) -> AmqpConsumer:
+        """The dead letters: all of them are held by whoever looks, until it closes."""
+        return self._started(self._consumer(topology.DEAD_QUEUE), DEAD_PREFETCH)
+
+    def _consumer(self, queue: str, *dead_route: tuple[str, str]) -> AmqpConsumer:
+        return AmqpConsumer(self._connection, self._where, queue, self._publish_safely, *dead_route)
+
+    def _started(self, consumer: AmqpConsumer, prefetch: int) -> AmqpConsumer:
+        with translated(self._where):
+            consumer.start(prefetch)
+        return consumer
+
+    # --- publishing ----------------------------------------------------------------------------
+
+    def publish_command(self, envelope: Envelope, keys: Sequence[str], ttl_s: float) -> bool:
+        """One message under the first key with the others in its CC header: a queue takes it once.
+
+        (RabbitMQ, "Sender-selected Distribution".) More keys than fit into a header take several messages of one
+        id; a queue bound to keys of two of them gets it twice.
+        """
+        expiration = str(max(int(ttl_s * 1000), 0))
+        routed = [self._routed(envelope, portion, expiration) for portion in _header_sized(keys)]
+        return any(routed)
+
+    def _routed(self, envelope: Envelope, keys: Sequence[str], expiration: str) -> bool:
+        properties = properties_of(envelope, expiration=expiration, headers={"CC": list(keys[1:])})
+        try:
+            with translated(self._where):
+                self._confirming().basic_publish(
+                    topology.BROADCAST_EXCHANGE, keys[0], envelope.body, properties, mandatory=True
+                )
+        except TransportError as error:
+            if isinstance(error.__cause__, pika_errors.UnroutableError):
+                return False
+            raise
+        return True
+
+    def publish_result(self, envelope: Envelope, node: str) -> None:
+        """Returns when the broker has it on disk, on a majority of a cluster."""
+        self._publish_safely(
+            topology.RESULTS_EXCHANGE, topology.result_key(node), envelope.body, properties_of(envelope)
+        )
+
+    def publish_receipts(self, receipts: Sequence[tuple[str, Envelope]]) -> None:
+        """Transient and unconfirmed: for whoever is watching."""
+        transient = pika.DeliveryMode.Transient.value
+        with translated(self._where):
+            for run, envelope in receipts:
+                properties = properties_of(envelope, delivery_mode=transient)
+                self._unconfirming().basic_publish(topology.RECEIPTS_EXCHANGE, run, envelope.body, properties)
+
+    def _publish_safely(self, exchange: str, key: str, body: bytes, properties: pika.BasicProperties) -> None:
+        try:
+            with translated(self._where):
+                self._confirming().basic_publish(exchange, key, body, properties, mandatory=True)
+        except TransportError as error:
+            if isinstance(error.__cause__, pika_errors.UnroutableError):
+                raise TransportError(
+                    f"no queue at {self._where} takes {key!r} from the exchange {exchange}", SETUP_REMEDY
+                ) from error
+            raise
+
+    def _confirming(self) -> Any:
+        if self._confirmed is None or not self._confirmed.is_open:
+            self._confirmed = self._connection.channel()
+            self._confirmed.confirm_delivery()
+        return self._confirmed
+
+    def _unconfirming(self) -> Any:
+        """The channel for receipts. Without confirms a missing exchange would go unnoticed: it is asked for first."""
+        if self._unconfirmed is None or not self._unconfirmed.is_open:
+            self._unconfirmed = self._connection.channel()
+            self._unconfirmed.exchange_declare(topology.RECEIPTS_EXCHANGE, passive=True)
+        return self._unconfirmed
+
+    def close(self) -> None:
+        """Close the connection, within five seconds also when the broker does not answer."""
+        with suppress(TransportError), translated(self._where), limited(self._connection, CLOSE_LIMIT_S):
+            if self._connection.is_open:
+                self._connection.close()
+
+
+def _taken(node: str, where: str) -> NodeNameTaken:
+    return NodeNameTaken(
+        f"another client runs as node {node!r} at {where}",
+        "stop the other one, or choose another name with --node; one that has just died is noticed within a minute",
+    )
+
+
+def _header_sized(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The keys in portions that fit into the headers of one message."""
+    portion: list[str] = []
+    size_bytes = 0
+    for key in keys:
+        size_bytes += len(key.encode()) + 5  # the type and the length before each
+        if portion and size_bytes > _CC_BYTES:
+            yield portion
+            portion, size_bytes = [], len(key.encode()) + 5
+        portion.append(key)
+    if portion:
+        yield portion

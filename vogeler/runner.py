@@ -1,0 +1,234 @@
+"""The runner: publishes one command and accounts for every node that it was for.
+
+``Tally`` is the accounting, and knows neither broker nor clock; ``Runner`` feeds it with receipts
+until everybody who accepted is done, and then looks into the store for whatever no receipt told:
+receipts may get lost, what is stored is the truth.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from vogeler import messages, targets
+from vogeler.backoff import Backoff
+from vogeler.errors import ExitCode, MessageError, TransportUnavailable
+from vogeler.messages import Command, Receipt, decode, encode
+from vogeler.messaging import Consumer, Transport
+from vogeler.persistence import NodeSummary, Store
+from vogeler.units import parse_timestamp, to_timestamp
+
+SILENT = "silent"  # expected, and nothing came
+UNFINISHED = "unfinished"  # accepted, and not done when the time was up
+
+_FINAL = frozenset({messages.STORED, messages.UNCHANGED, messages.FAILED, messages.UNAVAILABLE, messages.REFUSED})
+_DRAW_EVERY_S = 0.1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How far one node has come. ``heard_at`` is when the store last heard of it, before this run."""
+
+    node: str
+    stage: str
+    key: str | None = None
+    reason: str | None = None
+    duration_s: float | None = None
+    heard_at: str | None = None
+
+
+@dataclass
+class Tally:
+    """Who was expected, who accepted, how each ended."""
+
+    expected: dict[str, str | None] = field(default_factory=dict)  # node → when it was last heard
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+    def take(self, receipt: Receipt) -> None:
+        """Account for a receipt. In any order, any number of times; the first final one counts."""
+        known = self.answers.get(receipt.node)
+        if known is not None and (known.stage in _FINAL or receipt.stage == messages.ACCEPTED):
+            return
+        detail = receipt.detail
+        self.answers[receipt.node] = Answer(
+            receipt.node,
+            receipt.stage,
+            detail.get("key"),
+            detail.get("reason"),
+            detail.get("duration_s"),
+            self.expected.get(receipt.node),
+        )
+
+    @property
+    def done(self) -> int:
+        """How many nodes have ended, one way or the other."""
+        return sum(answer.stage in _FINAL for answer in self.answers.values())
+
+    @property
+    def total(self) -> int:
+        """How many nodes this is about: expected, or not known before and answered."""
+        return len(self.expected.keys() | self.answers.keys())
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether nobody who accepted is still at it."""
+        return self.done == len(self.answers)
+
+    @property
+    def everybody_answered(self) -> bool:
+        """Whether nobody expected is missing; False when nobody was expected."""
+        return bool(self.expected) and self.expected.keys() <= self.answers.keys()
+
+    def missing(self) -> list[str]:
+        """The nodes without a final answer, by name."""
+        return sorted(
+            node
+            for node in self.expected.keys() | self.answers.keys()
+            if node not in self.answers or self.answers[node].stage not in _FINAL
+        )
+
+    def rows(self) -> list[Answer]:
+        """An answer per node, by name: the unfinished and the silent ones among them."""
+        rows = {node: Answer(node, SILENT, heard_at=heard_at) for node, heard_at in self.expected.items()}
+        for node, answer in self.answers.items():
+            ended = answer.stage in _FINAL
+            rows[node] = answer if ended else Answer(node, UNFINISHED, answer.key, heard_at=answer.heard_at)
+        return [rows[node] for node in sorted(rows)]
+
+    def exit_code(self) -> ExitCode:
+        """How the command line ends: the worst that happened to any node."""
+        stages = Counter(answer.stage for answer in self.rows())
+        if not self.answers:
+            return ExitCode.NOBODY_ANSWERED
+        if stages[messages.FAILED] or stages[messages.REFUSED]:
+            return ExitCode.SOME_FAILED
+        if stages[SILENT] or stages[UNFINISHED]:
+            return ExitCode.SOME_SILENT
+        if not stages[messages.STORED] and not stages[messages.UNCHANGED]:
+            return ExitCode.NOWHERE_AVAILABLE
+        return ExitCode.OK
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a runner waits, in seconds."""
+
+    timeout_s: float = 60.0
+    discovery_s: float = 2.0
+    ttl_s: float = 60.0
+
+
+class Runner:
+    """One run. ``watch`` is called with the tally now and then while it waits."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Transport],
+        store: Store,
+        limits: Limits,
+        watch: Callable[[Tally], None] = lambda tally: None,
+    ):
+        self._connect = connect
+        self._store = store
+        self._limits = limits
+        self._watch = watch
+
+    def publish(self, command: Command) -> bool:
+        """Send the command and don't wait. False when no node's queue takes it."""
+        with closing(self._connect()) as transport:
+            return self._send(command, transport)
+
+    def run(self, command: Command) -> Tally:
+        """Send the command and wait for its receipts. Raises TransportUnavailable if it can't be sent."""
+        tally = Tally(expected_nodes(self._store.nodes(), command.targets))
+        deadline_s = time.monotonic() + command.splay_s + self._limits.timeout_s
+        with closing(self._connect()) as transport:
+            receipts = transport.consume_receipts(command.id)
+            if not self._send(command, transport):
+                return tally
+            complete = self._collect_or_lose(receipts, tally, deadline_s)
+        if not complete:
+            self._collect_again(command, tally, deadline_s)
+        self._reconcile(command, tally)
+        return tally
+
+    def _send(self, command: Command, transport: Transport) -> bool:
+        return transport.publish_command(encode(command), targets.broadcast_keys(command.targets), self._limits.ttl_s)
+
+    def _collect_or_lose(self, receipts: Consumer, tally: Tally, deadline_s: float) -> bool:
+        """False when the connection was lost on the way."""
+        try:
+            self._collect(receipts, tally, deadline_s)
+        except TransportUnavailable:
+            return False
+        return True
+
+    def _collect_again(self, command: Command, tally: Tally, deadline_s: float) -> None:
+        """The command is out: go on listening over new connections. What was missed is in the store."""
+        backoff = Backoff()
+        while time.monotonic() < deadline_s:
+            try:
+                with closing(self._connect()) as transport:
+                    if self._collect_or_lose(transport.consume_receipts(command.id), tally, deadline_s):
+                        return
+            except TransportUnavailable:
+                pass
+            self._reconcile(command, tally)
+            if not tally.missing():
+                return
+            time.sleep(min(backoff.next_s(), max(0.0, deadline_s - time.monotonic())))
+
+    def _collect(self, receipts: Consumer, tally: Tally, deadline_s: float) -> None:
+        discovered_s = time.monotonic() + self._limits.discovery_s
+        while True:
+            self._watch(tally)
+            now_s = time.monotonic()
+            discovering = now_s < discovered_s and not tally.everybody_answered
+            if now_s >= deadline_s or (tally.all_ended and not discovering):
+                return
+            until_s = min(deadline_s, discovered_s) if discovering else deadline_s
+            delivery = receipts.receive(min(_DRAW_EVERY_S, until_s - now_s))
+            while delivery is not None:
+                _take(tally, delivery.envelope)
+                delivery = receipts.receive(0)
+
+    def _reconcile(self, command: Command, tally: Tally) -> None:
+        """Ask the store about the nodes that no receipt told the end of."""
+        for node in tally.missing():
+            status = self._store.status(node)
+            for key, check in (status or {}).get("keys", {}).items():
+                if check.get("run") == command.id:
+                    stage = self._stored_stage(node, key, check, command.id)
+                    detail = {"key": key, "reason": check.get("error"), "duration_s": check.get("duration_s")}
+                    tally.take(Receipt(command.id, node, stage, detail))
+
+    def _stored_stage(self, node: str, key: str, check: dict[str, Any], run: str) -> str:
+        if check["status"] != messages.OK:
+            return messages.UNAVAILABLE if check["status"] == messages.UNAVAILABLE else messages.FAILED
+        record = self._store.record(node) or {}
+        changed_by = record.get("vogeler", {}).get("keys", {}).get(key, {}).get("run")
+        return messages.STORED if changed_by == run else messages.UNCHANGED
+
+
+def _take(tally: Tally, envelope: messages.Envelope) -> None:
+    try:
+        receipt = decode(envelope, Receipt)
+    except MessageError:
+        return  # of another version: the store will tell
+    tally.take(receipt)
+
+
+def expected_nodes(known: Iterable[NodeSummary], meant: targets.Targets) -> dict[str, str | None]:
+    """The nodes that ought to answer, with when each was last heard: known to the store, or named exactly."""
+    expected = dict.fromkeys(targets.exact_names(meant))
+    heard = {n.node: n.heard_at for n in known if targets.matches(meant, n.node, n.groups)}
+    return {**expected, **heard}
+
+
+def expires_at(ttl_s: float) -> str:
+    """The timestamp until which a node may begin."""
+    return to_timestamp(parse_timestamp(messages.now()) + ttl_s)
