@@ -45,6 +45,13 @@ management.rates_mode = none
 collect_statistics_interval = 1000
 disk_free_limit.absolute = 50MB
 """
+_TLS_CONFIG = """
+listeners.ssl.1 = 127.0.0.1:{tls_port}
+ssl_options.cacertfile = {folder}/cert.pem
+ssl_options.certfile = {folder}/cert.pem
+ssl_options.keyfile = {folder}/key.pem
+ssl_options.verify = verify_none
+"""
 
 
 class RabbitMQ:
@@ -55,7 +62,7 @@ class RabbitMQ:
     def __init__(self, script: str, folder: Path) -> None:
         self.host = HOST
         self.password = secrets.token_hex(8)
-        self.port, self.api_port, self._dist_port, self._epmd_port = _free_ports(4)
+        self.port, self.api_port, self.tls_port, self._dist_port, self._epmd_port = _free_ports(5)
         self._script = script
         self._folder = folder
         self._process: Optional[subprocess.Popen[bytes]] = None
@@ -64,12 +71,30 @@ class RabbitMQ:
     def _write_files(self) -> None:
         for name in ("data", "log", "home"):
             (self._folder / name).mkdir()
-        values = {"port": self.port, "api_port": self.api_port, "user": self.user, "password": self.password}
-        (self._folder / "rabbitmq.conf").write_text(_CONFIG.format(**values))
+        values = {**vars(self), "user": self.user, "folder": self._folder}
+        template = _CONFIG + (_TLS_CONFIG if self._make_certificate() else "")
+        (self._folder / "rabbitmq.conf").write_text(template.format(**values))
         (self._folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
         cookie = self._folder / "home" / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
+
+    def _make_certificate(self) -> bool:
+        """A certificate for localhost that signs itself, if openssl is here."""
+        openssl = shutil.which("openssl")
+        if openssl is None:
+            return False
+        names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "key.pem"]
+        command = [openssl, "req", "-x509", "-days", "2", "-out", "cert.pem", *key, *names]
+        subprocess.run(command, cwd=self._folder, capture_output=True, timeout=30, check=True)
+        return True
+
+    @property
+    def ca_file(self) -> Optional[Path]:
+        """The certificate to trust, or None where there is no TLS."""
+        path = self._folder / "cert.pem"
+        return path if path.exists() else None
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))}

@@ -17,8 +17,8 @@ from vogeler.messages import Envelope
 
 NODE_QUEUE_EXPIRES_S = 7 * 86400.0  # a node's queue goes, with its messages, when nobody consumed it for so long
 COMMANDS_PREFETCH = 32
-SETUP_REMEDY = "run `vogeler-admin setup`"
 DEAD_PREFETCH = 65535  # dead letters are looked through before any of them is acked
+SETUP_REMEDY = "run `vogeler-admin setup`"
 
 
 @dataclass(frozen=True, eq=False)
