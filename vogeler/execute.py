@@ -177,7 +177,7 @@ def _environment(plugin: Plugin, home: str) -> dict[str, str]:
 def _reason(program: str, error: Exception) -> str:
     if not isinstance(error, OSError):
         return str(error)
-    if error.errno == errno.ENOENT and Path(program).exists():
+    if error.errno == errno.ENOENT and error.filename == program:  # it was found, so its interpreter wasn't
         return f"the interpreter that its first line names is not there: {_first_line(program)!r}"
     if error.errno == errno.ENOEXEC:
         return "not a program: a script begins with a line such as #!/bin/sh"
@@ -187,8 +187,11 @@ def _reason(program: str, error: Exception) -> str:
 
 
 def _first_line(program: str) -> str:
-    with Path(program).open("rb") as file:
-        return file.readline(200).decode("utf-8", "replace").rstrip("\n")
+    try:
+        with Path(program).open("rb") as file:
+            return file.readline(80).decode("ascii", "replace").rstrip("\n")
+    except OSError:
+        return "?"
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ UNFINISHED = "unfinished"  # accepted, and not done when the time was up
 
 _FINAL = frozenset({messages.STORED, messages.UNCHANGED, messages.FAILED, messages.UNAVAILABLE, messages.REFUSED})
 _DRAW_EVERY_S = 0.1
+_ASK_STORE_AFTER_S = 10.0  # without a receipt
 
 
 @dataclass(frozen=True)
@@ -145,56 +146,48 @@ class Runner:
     def run(self, command: Command) -> Tally:
         """Send the command and wait for its receipts. Raises TransportUnavailable if it can't be sent."""
         tally = Tally(expected_nodes(self._store.nodes(), command.targets))
-        deadline_s = time.monotonic() + command.splay_s + self._limits.timeout_s
+        until = _Until.from_now(self._limits, command.splay_s)
         with closing(self._connect()) as transport:
             receipts = transport.consume_receipts(command.id)
             if not self._send(command, transport):
                 return tally
-            complete = self._collect_or_lose(receipts, tally, deadline_s)
-        if not complete:
-            self._collect_again(command, tally, deadline_s)
+            lost = self._listen(receipts, command, tally, until)
+        if lost:
+            self._listen_again(command, tally, until)
         self._reconcile(command, tally)
         return tally
 
     def _send(self, command: Command, transport: Transport) -> bool:
         return transport.publish_command(encode(command), targets.broadcast_keys(command.targets), self._limits.ttl_s)
 
-    def _collect_or_lose(self, receipts: Consumer, tally: Tally, deadline_s: float) -> bool:
-        """False when the connection was lost on the way."""
-        try:
-            self._collect(receipts, tally, deadline_s)
-        except TransportUnavailable:
-            return False
-        return True
-
-    def _collect_again(self, command: Command, tally: Tally, deadline_s: float) -> None:
-        """The command is out: go on listening over new connections. What was missed is in the store."""
+    def _listen_again(self, command: Command, tally: Tally, until: _Until) -> None:
+        """The connection was lost, but the command is out: go on over new ones. The store tells what was missed."""
         backoff = Backoff()
-        while time.monotonic() < deadline_s:
+        while not until.over(tally):
+            time.sleep(min(backoff.next_s(), until.left_s()))
             try:
                 with closing(self._connect()) as transport:
-                    if self._collect_or_lose(transport.consume_receipts(command.id), tally, deadline_s):
+                    receipts = transport.consume_receipts(command.id)
+                    self._reconcile(command, tally)
+                    if not self._listen(receipts, command, tally, until):
                         return
             except TransportUnavailable:
-                pass
-            self._reconcile(command, tally)
-            if not tally.missing():
-                return
-            time.sleep(min(backoff.next_s(), max(0.0, deadline_s - time.monotonic())))
+                self._reconcile(command, tally)
 
-    def _collect(self, receipts: Consumer, tally: Tally, deadline_s: float) -> None:
-        discovered_s = time.monotonic() + self._limits.discovery_s
-        while True:
-            self._watch(tally)
-            now_s = time.monotonic()
-            discovering = now_s < discovered_s and not tally.everybody_answered
-            if now_s >= deadline_s or (tally.all_ended and not discovering):
-                return
-            until_s = min(deadline_s, discovered_s) if discovering else deadline_s
-            delivery = receipts.receive(min(_DRAW_EVERY_S, until_s - now_s))
-            while delivery is not None:
-                _take(tally, delivery.envelope)
-                delivery = receipts.receive(0)
+    def _listen(self, receipts: Consumer, command: Command, tally: Tally, until: _Until) -> bool:
+        """Take receipts until it is over. True when the connection was lost before."""
+        told_s = time.monotonic()
+        try:
+            while not until.over(tally):
+                self._watch(tally)
+                if _take_waiting(receipts, tally, until):
+                    told_s = time.monotonic()
+                elif time.monotonic() - told_s > _ASK_STORE_AFTER_S:
+                    self._reconcile(command, tally)
+                    told_s = time.monotonic()
+        except TransportUnavailable:
+            return True
+        return False
 
     def _reconcile(self, command: Command, tally: Tally) -> None:
         """Ask the store about the nodes that no receipt told the end of."""
@@ -214,12 +207,37 @@ class Runner:
         return messages.STORED if changed_by == run else messages.UNCHANGED
 
 
-def _take(tally: Tally, envelope: messages.Envelope) -> None:
-    try:
-        receipt = decode(envelope, Receipt)
-    except MessageError:
-        return  # of another version: the store will tell
-    tally.take(receipt)
+@dataclass(frozen=True)
+class _Until:
+    """When a wait is over, on the monotonic clock."""
+
+    deadline_s: float
+    discovered_s: float
+
+    @classmethod
+    def from_now(cls, limits: Limits, splay_s: float) -> _Until:
+        now_s = time.monotonic()
+        return cls(now_s + splay_s + limits.timeout_s, now_s + limits.discovery_s)
+
+    def left_s(self) -> float:
+        return max(0.0, self.deadline_s - time.monotonic())
+
+    def over(self, tally: Tally) -> bool:
+        """Whether the time is up, or nobody is still at it and nobody more will turn up."""
+        now_s = time.monotonic()
+        discovered = now_s >= self.discovered_s or tally.everybody_answered
+        return now_s >= self.deadline_s or (tally.all_ended and discovered)
+
+
+def _take_waiting(receipts: Consumer, tally: Tally, until: _Until) -> bool:
+    """Take what is there, after waiting for it a moment. Whether there was anything."""
+    delivery = receipts.receive(min(_DRAW_EVERY_S, until.left_s()))
+    came = delivery is not None
+    while delivery is not None:
+        with suppress(MessageError):  # of another version: the store will tell
+            tally.take(decode(delivery.envelope, Receipt))
+        delivery = receipts.receive(0)
+    return came
 
 
 def expected_nodes(known: Iterable[NodeSummary], meant: targets.Targets) -> dict[str, str | None]:

@@ -112,6 +112,7 @@ class RabbitMQ:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": HOST,
+            "ERL_EPMD_RELAXED_COMMAND_CHECK": "true",  # it may be stopped while it still knows our dead node
         }
 
     # --- the process ---------------------------------------------------------------------------
@@ -172,8 +173,11 @@ class RabbitMQ:
         os.killpg(self._process.pid, signal.SIGCONT)
 
     def end(self) -> None:
-        """Stop it for good, with the port mapper that it left behind."""
-        self.stop()
+        """Done with it: nothing of it is needed any more, so it need not stop in an orderly way.
+
+        Its port mapper, on a port of its own, would be left behind.
+        """
+        self.kill()
         epmd = shutil.which("epmd")
         if epmd is not None:
             environment = {**os.environ, "ERL_EPMD_PORT": str(self._epmd_port)}

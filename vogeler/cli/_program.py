@@ -28,9 +28,19 @@ _PREFIX = "setting_"
 def parser_for(program: str, description: str) -> argparse.ArgumentParser:
     """An argument parser with a flag for every setting of the program."""
     parser = argparse.ArgumentParser(
-        prog=f"vogeler-{program}", description=description, epilog=EPILOG, allow_abbrev=False
+        prog=f"vogeler-{program}",
+        description=description,
+        epilog=EPILOG,
+        allow_abbrev=False,
+        parents=[settings_flags(program)],
     )
     parser.add_argument("--version", action="version", version=f"vogeler {__version__}")
+    return parser
+
+
+def settings_flags(program: str) -> argparse.ArgumentParser:
+    """The flags of the settings, as a parent: a sub-command takes them before its name and after it."""
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = parser.add_argument_group("settings")
     group.add_argument("--config", metavar="FILE", help="an INI file (default: /etc/vogeler/vogeler.conf)")
     for spec in settings_of(program):
@@ -52,9 +62,10 @@ def settings_from(program: str, arguments: argparse.Namespace) -> Settings:
     flags = {
         name[len(_PREFIX) :]: ",".join(value) if isinstance(value, list) else value
         for name, value in vars(arguments).items()
-        if name.startswith(_PREFIX) and value is not None
+        if name.startswith(_PREFIX)
     }
-    return load(program, flags, file=Path(arguments.config) if arguments.config else None)
+    file = getattr(arguments, "config", None)
+    return load(program, flags, file=Path(file) if file else None)
 
 
 def guarded(program: str, main: Callable[[], int]) -> int:

@@ -8,7 +8,7 @@ import logging
 import signal
 
 from vogeler.cli._output import add_format, write_rows, write_value
-from vogeler.cli._program import guarded, on_signals, parser_for, settings_from, start_logging, talk
+from vogeler.cli._program import guarded, on_signals, parser_for, settings_flags, settings_from, start_logging, talk
 from vogeler.config import Settings
 from vogeler.errors import ExitCode, NotFoundError
 from vogeler.messages import OK, UNAVAILABLE
@@ -30,9 +30,12 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = parser_for("client", "Run this node's plugins when a runner asks, until stopped.")
     acts = parser.add_subparsers(title="for those who write plugins", dest="act", metavar="")
-    listing = acts.add_parser("list", help="list the plugins of this node, and what is wrong with the bad ones")
+    settings = settings_flags("client")
+    listing = acts.add_parser("list", help="list the plugins, and what is wrong with the bad ones", parents=[settings])
     add_format(listing)
-    test = acts.add_parser("test", help="run a plugin and show what would be stored; needs no broker")
+    test = acts.add_parser(
+        "test", help="run a plugin and show what would be stored; needs no broker", parents=[settings]
+    )
     test.add_argument("alias", metavar="ALIAS", help="the plugin's name or alias")
     test.add_argument(
         "--format", choices=("table", "json"), default="json", help="how the value is shown (default: json)"

@@ -63,7 +63,7 @@ def _check_depth(value: object) -> None:
     depth, level = 0, [value]
     while level:
         depth += 1
-        if depth > MAX_DEPTH + 1:
+        if depth > MAX_DEPTH:
             raise too_deep()
         level = [child for item in level for child in _children(item)]
 

@@ -1,8 +1,9 @@
 """``yaml``: one YAML document, as the JSON value it means. The only module that imports PyYAML.
 
 Built from the parser's events and not by PyYAML's constructors, which call themselves for every
-level, would run an alias bomb, and give dates, sets and bytes that JSON has no words for. Plain words follow
-the core schema of YAML 1.2 (10.3.2) and not 1.1, so ``no``, ``52:54:00:12:34:56`` and ``0755`` are texts.
+level, would run an alias bomb, and give dates, sets and bytes that JSON has no words for. A plain word is a
+number, true, false or null only where YAML 1.1 and 1.2 agree that it is, so ``no``, ``0755``, ``12e5`` and
+``52:54:00:12:34:56`` stay the texts that they were printed as.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_EXPANSION = 4_000_000
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _WORDS = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
@@ -42,16 +43,13 @@ def parse(text: str) -> Any:
 
     Unknown tags (``!ruby/object:...``) are dropped and their content kept; ``!!set`` is a list of its members.
     """
-    loader = _PARSER(text)
     try:
-        value = _document(loader, limit=len(text) * 2 + MAX_EXPANSION)
+        value = _document(_PARSER(text), limit=len(text) * 2 + MAX_EXPANSION)
     except yaml.MarkedYAMLError as error:
         raise _syntax(error) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise FormatError(f"not YAML: {reason}", "print one YAML document to stdout, the rest to stderr") from None
-    finally:
-        loader.dispose()
     check_encodable(text, value)
     return value
 
@@ -205,7 +203,7 @@ def _key(event: Any, value: Any) -> str:
 
 
 def _scalar(event: Any) -> Any:
-    """What a scalar means: by its tag, else as it is quoted, else as the core schema reads the word."""
+    """What a scalar means: by its tag, else as it is quoted, else as a plain word reads."""
     if event.tag == _TAG + "binary":
         raise _refused(event, "!!binary is not text", "print it as text, in base64 for example")
     if event.tag in _PLAIN_TAGS or (event.tag is None and _is_plain(event)):

@@ -127,6 +127,7 @@ class Bus:
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self.expire_messages(self._db)  # also finds out now, not at the first message, whether we may write
         self._db.execute("COMMIT")
 
     def _refuse_foreign(self) -> None:

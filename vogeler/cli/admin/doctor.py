@@ -46,7 +46,7 @@ def _broker(settings: Settings) -> Iterator[dict[str, Any]]:
             yield _may_publish(transport)
             yield from _queues(transport)
     except TransportError as error:
-        yield _finding("broker", "bad", error.message, error.remedy)
+        yield _finding("broker", "bad", error.message, error.remedy or "start it, or correct qhost")
 
 
 def _may_publish(transport: Transport) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _store(settings: Settings) -> Iterator[dict[str, Any]]:
             yield _finding("store", "ok", store.ping())
             nodes = list(store.nodes())
     except StoreError as error:
-        yield _finding("store", "bad", error.message, error.remedy)
+        yield _finding("store", "bad", error.message, error.remedy or "start it, or correct dbhost")
         return
     now_s = time.time()
     late = sum(n.heard_at is None or now_s - parse_timestamp(n.heard_at) > _LATE_AFTER_S for n in nodes)
