@@ -23,7 +23,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vogeler import __version__, messages, targets
@@ -242,7 +242,7 @@ class Client:
     def _send_finished(self, transport: Transport, consumer: Consumer) -> None:
         while not self._finished.empty():
             job, collected = self._finished.get()
-            self._outbox.append((job, encode(self._result(job, collected))))
+            self._outbox.append((job, _fitting(self._result(job, collected))))
             del self._running[id(job)]
             if job.run is None:
                 self._schedule(job.plugin, first=False)
@@ -321,6 +321,14 @@ class Client:
             "groups": list(self._options.groups),
             "plugins": [_offer(plugin) for plugin in self._plugins.plugins],
         }
+
+
+def _fitting(result: Result) -> Envelope:
+    """The result as bytes; without its value when that is more than a message may carry."""
+    try:
+        return encode(result)
+    except MessageError as error:
+        return encode(replace(result, status=messages.TOO_LARGE, digest=None, value=None, error=error.message))
 
 
 def _unknown(plugins: Loaded, alias: str) -> str:

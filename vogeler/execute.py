@@ -18,7 +18,7 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -87,6 +87,7 @@ def collect(plugin: Plugin, stop: Event | None = None) -> Collected:
     except FormatError as error:
         text = f"{plugin.result_format}: {error.message}; {error.remedy}"
         return Collected(UNPARSABLE, exit_code=ran.exit_code, duration_s=ran.duration_s, error=text)
+    ran = replace(ran, stdout=b"")  # up to max_output, and the digest needs as much again
     if plugin.unordered and isinstance(value, list):
         value.sort(key=canonical_json)
     return Collected(OK, value, digest_of(value), ran.exit_code, ran.duration_s)
@@ -98,6 +99,8 @@ def execute(plugin: Plugin, *, stop: Event | None = None) -> Execution:
     When this returns, the command and what was left of its process group have been killed.
     """
     started = time.monotonic()
+    if stop is not None and stop.is_set():
+        return Execution(FAILED, b"", None, 0.0, "stopped")
     try:
         process = _start(plugin)
     except PluginError as error:
@@ -206,7 +209,7 @@ class _Output:
         self.too_large = False
         self._room = limit_bytes
         self._pipes = [pipe for pipe in (process.stdout, process.stderr) if pipe is not None]
-        self._selector = selectors.DefaultSelector()
+        self._selector = selectors.PollSelector()  # the only one that needs no descriptor of its own
         for pipe, keep in zip(self._pipes, (self._keep_stdout, self._keep_stderr)):
             self._selector.register(pipe, selectors.EVENT_READ, keep)
 

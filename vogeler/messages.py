@@ -23,7 +23,8 @@ from vogeler.units import parse_timestamp, to_timestamp
 VERSION = 1
 CONTENT_TYPE = "application/json"
 COMPRESS_ABOVE_BYTES = 1024
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # unpacked
+MAX_ENVELOPE_BYTES = 16 * 1024 * 1024  # as sent: RabbitMQ's max_message_size, by default since 4.0
 
 # How a run went for one node, as a receipt tells it.
 ACCEPTED, STORED, UNCHANGED, FAILED = "accepted", "stored", "unchanged", "failed"
@@ -242,14 +243,23 @@ def digest_of(value: object) -> str:
 
 
 def encode(message: Message) -> Envelope:
-    """The message as bytes, compressed with gzip when that is worth it."""
+    """The message as bytes, compressed with gzip when that is worth it.
+
+    Raises MessageError when it is larger than may be sent.
+    """
     content = {"v": VERSION, "type": message.TYPE}
     content.update((f.name, getattr(message, f.name)) for f in fields(message))
     body = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     encoding = None
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise MessageError(f"a {message.TYPE} of {len(body)} bytes: at most {MAX_MESSAGE_BYTES} are allowed")
     if len(body) > COMPRESS_ABOVE_BYTES:
         packer = zlib.compressobj(level=1, wbits=31)
         body, encoding = packer.compress(body) + packer.flush(), "gzip"
+    if len(body) > MAX_ENVELOPE_BYTES:
+        raise MessageError(
+            f"a {message.TYPE} of {len(body)} bytes compressed: at most {MAX_ENVELOPE_BYTES} are allowed"
+        )
     return Envelope(body, encoding, message.id, message.TYPE)
 
 

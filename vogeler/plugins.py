@@ -235,7 +235,7 @@ def _read(file: Path) -> list[_Section]:
     try:
         parser.read_file(lines, str(file))
     except configparser.Error as error:
-        raise _syntax(file, error) from None
+        raise _syntax(file, lines, error) from None
     if not parser.sections():
         raise _problem(file, 1, "no [section] in it: a plugin is a section", "begin it with [name], or remove the file")
     places = _places(lines)
@@ -268,7 +268,7 @@ def _content(file: Path) -> str:
     return text
 
 
-def _syntax(file: Path, error: configparser.Error) -> PluginError:
+def _syntax(file: Path, lines: list[str], error: configparser.Error) -> PluginError:
     if isinstance(error, configparser.DuplicateSectionError):
         return _problem(file, error.lineno or 1, f"a second section [{error.section}]", "rename or remove one")
     if isinstance(error, configparser.DuplicateOptionError):
@@ -277,8 +277,9 @@ def _syntax(file: Path, error: configparser.Error) -> PluginError:
     if isinstance(error, configparser.MissingSectionHeaderError):
         what = f"{error.line.strip()[:60]!r} before the first [section]"
         return _problem(file, error.lineno, what, "put [name] on a line above it")
-    line, text = error.errors[0] if isinstance(error, configparser.ParsingError) and error.errors else (1, "?")
-    return _problem(file, line, f"{text} is not 'key = value'", "correct it, or begin the line with #")
+    line = error.errors[0][0] if isinstance(error, configparser.ParsingError) and error.errors else 1
+    what = f"{lines[line - 1].strip()[:60]!r} is not 'key = value'"
+    return _problem(file, line, what, "correct it, or begin the line with #")
 
 
 def _places(lines: Iterable[str]) -> dict[tuple[str, str], int]:

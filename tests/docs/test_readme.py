@@ -44,7 +44,7 @@ file="$HOST_ROOT/etc/systemd/system/$unit.service"
 case "$*" in
     "enable --now $unit")
         program=$(sed -n 's|^ExecStart=/opt/vogeler/bin/||p' "$file")
-        "$program" 2>"$HOST_ROOT/$unit.log" & echo $! >"$HOST_ROOT/$unit.pid" ;;
+        "$program" >/dev/null 2>"$HOST_ROOT/$unit.log" & echo $! >"$HOST_ROOT/$unit.pid" ;;
     "reload $unit")
         MAINPID=$(cat "$HOST_ROOT/$unit.pid") && eval "$(sed -n 's|^ExecReload=/bin/||p' "$file")" ;;
     *) exit 1 ;;
@@ -61,10 +61,12 @@ exec env $RABBITMQ_ENVIRONMENT "$RABBITMQCTL" "$@"
 def segments() -> list[tuple[str, str]]:
     """(what the comment at its head says, text) of each piece of the README's literal blocks, in order."""
     found: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"::\n\n((?:[ ]+.*\n|\n)+)", README):
-        indent = min(len(line) - len(line.lstrip()) for line in block.splitlines() if line.strip())
+    for match in re.finditer(r"::\n\n( +)(?=\S)", README):
+        indent = match.group(1)
+        block = re.match(rf"(?:{indent}.*\n|\n)+", README[match.start(1) :])
+        assert block is not None
         found.append(("", []))
-        for line in (line[indent:] for line in block.splitlines()):
+        for line in (line[len(indent) :] for line in block.group().splitlines()):
             if re.fullmatch(r"# (?:/\S+ )?on .*", line):
                 found.append((line[2:], []))
             else:

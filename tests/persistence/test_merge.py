@@ -225,7 +225,9 @@ def test_a_seq_that_not_every_reader_can_compare_is_refused(seq):
     assert merged.status is None
 
 
-@pytest.mark.parametrize("message", [result(1, deep(201)), heartbeat(groups=deep(200))])
+@pytest.mark.parametrize(
+    "message", [result(1, deep(201)), result(1, deep(201), digest=None), heartbeat(groups=deep(200))]
+)
 def test_what_is_nested_too_deep_to_be_read_again_is_refused(message):
     merged = Shelf().apply(message, result(2, deep(200), key="facter"))
     assert stages(merged) == [REFUSED, STORED]

@@ -37,7 +37,8 @@ def python(make: Make, program: str, *lines: str) -> Plugin:
     return replace(make("command = x", *lines), command=(sys.executable, "-c", program))
 
 
-def ended_soon(ran: Execution, within_s: float = 1.0) -> bool:
+def ended_soon(ran: Execution, within_s: float = 6.0) -> bool:
+    """Soon for a busy machine; what is run here would else go on for 99 seconds, or for ever."""
     return ran.duration_s < within_s
 
 
@@ -143,22 +144,23 @@ def test_an_absolute_command_and_a_directory_that_went_away(make: Make) -> None:
 
 
 def test_a_timeout_ends_it_and_its_children(make: Make, tmp_path: Path) -> None:
-    ran = execute(shell(make, "sleep 99 & echo $! > child; echo busy >&2; wait", "timeout = 200ms"))
+    ran = execute(shell(make, "sleep 99 & echo $! > child; echo busy >&2; wait", "timeout = 1s"))
     assert (ran.status, ran.exit_code, ran.stdout) == (TIMEOUT, None, b"")
-    assert ran.error == "not done after its timeout of 0.2s: busy"
+    assert ran.error == "not done after its timeout of 1.0s: busy"
     assert ended_soon(ran)
     assert gone(int((tmp_path / "child").read_text()))
 
 
 def test_it_may_tidy_up_when_terminated(make: Make, tmp_path: Path) -> None:
-    execute(shell(make, "trap 'touch tidied; exit' TERM; sleep 99 & wait", "timeout = 200ms"))
+    execute(shell(make, "trap 'touch tidied; exit' TERM; sleep 99 & wait", "timeout = 1s"))
     assert (tmp_path / "tidied").exists()
 
 
 def test_one_that_ignores_sigterm_is_killed(make: Make) -> None:
-    ran = execute(python(make, "import signal; signal.signal(15, 1); signal.pause()", "timeout = 200ms"))
+    ran = execute(python(make, "import signal; signal.signal(15, 1); signal.pause()", "timeout = 1s"))
     assert ran.status == TIMEOUT
-    assert 1.0 < ran.duration_s < 2.0
+    assert ran.duration_s > 2.0
+    assert ended_soon(ran)
 
 
 @pytest.mark.parametrize("program", ["yes", "cat /dev/zero", "head -c 100000000 /dev/zero"])

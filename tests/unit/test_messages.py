@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import uuid
 from typing import Any
 
@@ -73,6 +74,15 @@ def test_only_long_messages_are_compressed() -> None:
     assert short.content_encoding is None
     assert long.content_encoding == "gzip"
     assert len(long.body) < 1000
+
+
+def test_what_is_larger_than_may_be_sent_is_refused_here_not_by_the_broker() -> None:
+    noise = random.Random(1).randbytes(9 * 1024 * 1024).hex()  # compresses to half
+    with pytest.raises(MessageError, match="unpacked|bytes"):
+        encode(Result("n", "a", "k", 1, "ok", NOW, value="x" * (MAX_MESSAGE_BYTES + 1)))
+    assert encode(Result("n", "a", "k", 1, "ok", NOW, value=noise)).content_encoding == "gzip"
+    with pytest.raises(MessageError, match="compressed"):
+        encode(Result("n", "a", "k", 1, "ok", NOW, value=noise * 3))
 
 
 @pytest.mark.parametrize(

@@ -132,8 +132,11 @@ class Bus:
 
     def _refuse_foreign(self) -> None:
         """Before anything is written to it."""
+        self._db.execute("BEGIN")  # one look at it: another process may be making it at this moment
         application, version = (self._value(f"PRAGMA {name}") for name in ("application_id", "user_version"))
-        if application == 0 and self._value("SELECT count(*) FROM sqlite_master") == 0:
+        is_empty = self._value("SELECT count(*) FROM sqlite_master") == 0
+        self._db.execute("COMMIT")
+        if application == 0 and is_empty:
             return
         if application != _APPLICATION_ID:
             why, remedy = "it is the database of another program", "choose another path"

@@ -132,23 +132,21 @@ class _Work:
     def take(self, result: Result) -> Outcome:
         if not 0 <= result.seq <= _MAX_SEQ:
             return refused(f"seq {result.seq} is not between 0 and {_MAX_SEQ}")
-        if result.status != OK:
-            outcome = _ended(result)
-        elif _deeper_than(result.value, _MAX_DEPTH):
-            return refused(f"the value of {result.key} is nested deeper than {_MAX_DEPTH}")
-        else:
-            outcome = self._take_value(result)
-        self._note_check(result)
+        outcome = self._take_value(result) if result.status == OK else _ended(result)
+        if not outcome.refused:
+            self._note_check(result)
         return outcome
 
     def _take_value(self, result: Result) -> Outcome:
         try:
             digest = result.digest or digest_of(result.value)
-        except ValueError as error:  # half a surrogate pair
+        except (ValueError, RecursionError) as error:  # half a surrogate pair; a tower of brackets
             return refused(f"no digest can be made of the value of {result.key}: {error}")
         stored = self._stored.get(result.key)
         if stored is not None and stored.get("digest") == digest:
             return Outcome(STORED if stored.get("seq") == result.seq else UNCHANGED)
+        if _deeper_than(result.value, _MAX_DEPTH):
+            return refused(f"the value of {result.key} is nested deeper than {_MAX_DEPTH}")
         late = stored is not None and result.seq <= self._newest_seq(result.key, stored)
         change = _change(result, digest, late)
         self.history.setdefault(change["_id"], change)
@@ -196,9 +194,8 @@ class _Work:
 def _deeper_than(value: object, levels: int) -> bool:
     if not isinstance(value, (dict, list)):
         return False
-    if levels == 0:
-        return True
-    return any(_deeper_than(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))
+    inner = [item for item in (value.values() if isinstance(value, dict) else value) if isinstance(item, (dict, list))]
+    return levels == 0 or any(_deeper_than(item, levels - 1) for item in inner)
 
 
 def _stored_keys(record: Document) -> dict[str, Document]:
