@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 30.0
 _REMEMBERED_RUNS = 1000
+_DEFAULT_SPLAY_S = 300.0
 
 
 @dataclass
@@ -295,8 +296,8 @@ class Client:
     def _schedule(self, plugin: Plugin, first: bool) -> None:
         """The next run by schedule; the first one at a random offset, so that a fleet spreads out."""
         if plugin.interval_s is not None and self._plugins.find(plugin.name) == plugin:
-            offset_s = plugin.splay_s if plugin.splay_s is not None else plugin.interval_s
-            delay_s = random.uniform(0, offset_s) if first else plugin.interval_s  # noqa: S311 - spreads load
+            splay_s = min(plugin.interval_s, _DEFAULT_SPLAY_S) if plugin.splay_s is None else plugin.splay_s
+            delay_s = random.uniform(0, splay_s) if first else plugin.interval_s  # noqa: S311 - spreads load
             self._waiting.append(Job(plugin, plugin.name, time.monotonic() + delay_s))
 
     def _reload(self) -> None:

@@ -38,6 +38,9 @@ from vogeler.messages import (
 from vogeler.plugins import Plugin, unavailable_reason
 from vogeler.units import format_duration
 
+# sysexits.h: "a service is unavailable". So a plugin can find out by itself that it does not apply here.
+EX_UNAVAILABLE = 69
+
 _READ_BYTES = 65536
 _STDERR_BYTES = 4096
 _ERROR_CHARS = 500
@@ -80,6 +83,8 @@ def collect(plugin: Plugin, stop: Event | None = None) -> Collected:
     if reason is not None:
         return Collected(UNAVAILABLE, error=reason)
     ran = execute(plugin, stop=stop)
+    if ran.exit_code == EX_UNAVAILABLE:
+        return Collected(UNAVAILABLE, exit_code=ran.exit_code, duration_s=ran.duration_s, error=ran.error)
     if ran.status != OK:
         return Collected(ran.status, exit_code=ran.exit_code, duration_s=ran.duration_s, error=ran.error)
     try:

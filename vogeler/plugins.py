@@ -39,7 +39,7 @@ KEYS: Mapping[str, tuple[str, str]] = {
     "max_output": ("4MB", "how much the command may print before it is ended"),
     "requires": ("", "programs without which the plugin is unavailable here; a|b: one of them"),
     "interval": ("", "run by itself this often"),
-    "splay": ("0s", "run by itself at a random offset of up to this much"),
+    "splay": ("the interval, at most 5m", "the first run by itself comes after a random time of up to this much"),
     "user": ("", "run as this user; empty: as the client's own"),
     "env.NAME": ("", "an environment variable NAME for the command"),
     "unordered": ("false", "true: sort the list before it is compared and stored"),
@@ -66,7 +66,7 @@ class Plugin:
     max_output_bytes: int
     requires: tuple[str, ...]
     interval_s: float | None
-    splay_s: float
+    splay_s: float | None
     user: str | None
     env: Mapping[str, str] = field(hash=False)
     unordered: bool
@@ -329,7 +329,7 @@ def _plugin(section: _Section) -> Plugin:
         max_output_bytes=section.read("max_output", _output_size, 4_000_000),
         requires=section.read("requires", _programs, ()),
         interval_s=section.read("interval", lambda text: _positive_duration(text) if text else None, None),
-        splay_s=section.read("splay", parse_duration, 0.0),
+        splay_s=section.read("splay", parse_duration, None),
         user=section.read("user", str, "") or None,
         env=_env(section),
         unordered=section.read("unordered", _boolean, False),

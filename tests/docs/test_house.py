@@ -74,7 +74,7 @@ def calls_of(tree: ast.AST) -> set[str]:
 
 def part_of(module: str) -> str:
     """``vogeler.messaging.amqp`` → ``messaging``; the package itself holds the version, which anybody may have."""
-    return (module.split(".") + ["errors"])[1]
+    return [*module.split("."), "errors"][1]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pika
@@ -44,6 +44,48 @@ def failure(qhost: str, timeout_s: float = 5.0) -> VogelerError:
     with pytest.raises(VogelerError) as caught:
         messaging.connect(qhost, timeout_s=timeout_s)
     return caught.value
+
+
+@pytest.fixture
+def fresh(amqp_url: str) -> Iterator[Transport]:
+    """To a broker that nobody has set up."""
+    opened = messaging.connect(amqp_url)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda transport: transport.publish_command(message("x"), ["all"], 60.0),
+        lambda transport: transport.publish_result(message("x"), "web01"),
+        lambda transport: transport.publish_receipts([("run", message("x"))]),
+        lambda transport: transport.consume_commands("web01", ()),
+        lambda transport: transport.consume_results(1),
+        lambda transport: transport.consume_receipts("run"),
+        lambda transport: transport.consume_dead(),
+    ],
+    ids=["command", "result", "receipts", "consume-commands", "consume-results", "consume-receipts", "consume-dead"],
+)
+def test_before_setup_everything_is_refused_with_the_remedy(
+    fresh: Transport, action: Callable[[Transport], object]
+) -> None:
+    with pytest.raises(TransportError) as caught:
+        action(fresh)
+    assert not isinstance(caught.value, TransportUnavailable)
+    assert "vogeler-admin setup" in (caught.value.remedy or "")
+
+
+def test_what_is_not_there_has_no_depth(fresh: Transport) -> None:
+    assert fresh.depths() == {}
+
+
+def test_after_a_refusal_the_transport_goes_on(fresh: Transport) -> None:
+    with pytest.raises(TransportError):
+        fresh.publish_result(message("early"), "web01")
+    fresh.setup()
+    fresh.publish_result(message("now"), "web01")
+    assert next_body(fresh.consume_results(1)) == "now"
 
 
 # --- what is made in the broker --------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tests.messaging.conftest import (
     next_body,
 )
 from vogeler import messaging, topology
-from vogeler.errors import NodeNameTaken, TransportError, TransportUnavailable
+from vogeler.errors import NodeNameTaken, TransportUnavailable
 from vogeler.messages import Envelope
 from vogeler.messaging import Delivery, QueueDepth, Transport
 
@@ -52,37 +52,6 @@ def test_setup_keeps_what_is_in_the_queues(transport: Transport) -> None:
     transport.publish_result(message("kept"), "web01")
     transport.setup()
     assert next_body(transport.consume_results(1)) == "kept"
-
-
-@pytest.mark.parametrize(
-    "action",
-    [
-        lambda transport: transport.publish_command(message("x"), ["all"], TTL_S),
-        lambda transport: transport.publish_result(message("x"), "web01"),
-        lambda transport: transport.publish_receipts([("run", message("x"))]),
-        lambda transport: transport.consume_commands("web01", ()),
-        lambda transport: transport.consume_results(1),
-        lambda transport: transport.consume_receipts("run"),
-        lambda transport: transport.consume_dead(),
-    ],
-    ids=["command", "result", "receipts", "consume-commands", "consume-results", "consume-receipts", "consume-dead"],
-)
-def test_before_setup_everything_is_refused_with_the_remedy(
-    connect: Connect, action: Callable[[Transport], object]
-) -> None:
-    with pytest.raises(TransportError) as caught:
-        action(connect())
-    assert not isinstance(caught.value, TransportUnavailable)
-    assert "vogeler-admin setup" in (caught.value.remedy or "")
-
-
-def test_after_a_refusal_the_transport_goes_on(connect: Connect) -> None:
-    transport = connect()
-    with pytest.raises(TransportError):
-        transport.publish_result(message("early"), "web01")
-    transport.setup()
-    transport.publish_result(message("now"), "web01")
-    assert next_body(transport.consume_results(1)) == "now"
 
 
 # --- commands ------------------------------------------------------------------------------------
@@ -507,10 +476,7 @@ def test_a_waiting_consumer_uses_next_to_no_cpu(transport: Transport) -> None:
 # --- depths and errors ---------------------------------------------------------------------------
 
 
-def test_depths_count_what_waits_and_who_consumes(connect: Connect) -> None:
-    transport = connect()
-    assert transport.depths() == {}
-    transport.setup()
+def test_depths_count_what_waits_and_who_consumes(transport: Transport) -> None:
     assert transport.depths() == {topology.RESULTS_QUEUE: QueueDepth(0, 0), topology.DEAD_QUEUE: QueueDepth(0, 0)}
     for _ in range(3):
         transport.publish_result(message("x"), "web01")

@@ -95,6 +95,26 @@ def test_a_bus_is_one_file_without_options(bus: Path) -> None:
             messaging.connect(qhost)
 
 
+def test_processes_that_make_the_bus_at_the_same_moment_all_get_it(tmp_path: Path) -> None:
+    errors: list[BaseException] = []
+    together = threading.Barrier(4)
+
+    def open_all() -> None:
+        for number in range(25):
+            together.wait(LIMIT_S)
+            try:
+                messaging.connect(f"local://{tmp_path}/{number}/bus.db").close()
+            except BaseException as error:  # shown by the assertion below
+                errors.append(error)
+
+    threads = [threading.Thread(target=open_all) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
 @pytest.fixture
 def not_root() -> Iterator[Path]:
     """A folder of an ordinary user, and for the test's duration that user: root is refused nothing."""

@@ -167,17 +167,20 @@ def test_asking_for_what_is_not_there_gives_nothing(store, node):
     assert list(store.history(node, "rpms")) == []
 
 
-def test_one_message_that_is_refused_stops_neither_its_node_nor_the_batch(store):
-    batch = [
-        result(1, "a"),
-        result(2, deep(300), key="facter"),
-        result(3, "b", key="dpkg"),
-        result(1, "c", "web02"),
-    ]
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(result(2, deep(300), key="facter"), id="nested too deep"),
+        pytest.param(result(2, float("nan"), key="facter", digest="sha256:0"), id="no JSON"),
+    ],
+)
+def test_one_message_that_is_refused_stops_neither_its_node_nor_the_batch(store, bad):
+    batch = [result(1, "a"), bad, result(3, "b", key="dpkg"), result(1, "c", "web02")]
     outcomes = store.apply(batch, EARLIER)
     assert stages(outcomes) == [STORED, REFUSED, STORED, STORED]
     assert [outcome.refused for outcome in outcomes] == [False, True, False, False]
-    assert "facter" in outcomes[1].reason
+    assert outcomes[1].reason
+    assert [change["value"] for change in store.history("web01", "facter")] == []
     assert sorted(store.record("web01").keys() & {"rpms", "facter", "dpkg"}) == ["dpkg", "rpms"]
     assert store.record("web02")["rpms"] == "c"
 

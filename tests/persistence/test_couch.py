@@ -52,6 +52,12 @@ def error_of(behave: Callable[[Exchange], None], **options: Any) -> StoreError:
     return caught.value
 
 
+def nothing(exchange: Exchange) -> None:
+    """None of the documents that were asked for is there."""
+    rows = [{"key": key, "error": "not_found"} for key in json.loads(exchange.body)["keys"]]
+    exchange.reply(200, json.dumps({"rows": rows}).encode())
+
+
 # --- answers that are none ------------------------------------------------------------------------
 
 
@@ -91,6 +97,7 @@ def test_an_overloaded_server_may_be_asked_again(status, kind):
         (200, b"[]", "application/json"),
         (200, b"3", "application/json"),
         (200, b'{"rows": [1]}', "application/json"),
+        (200, b'{"rows": []}', "application/json"),
         (200, b'{"hits": []}', "application/json"),
         (204, b"", None),
         (302, b"", "text/html"),
@@ -127,6 +134,23 @@ def test_half_of_a_large_answer_is_none():
 def _half(exchange: Exchange, size: int) -> None:
     exchange.reply(200, b'{"rows": [' + b" " * size, Content_Length=str(size * 2 + 100))
     exchange.hang_up()
+
+
+def test_a_store_works_on_after_half_an_answer():
+    """What is left of it is not taken for the next answer."""
+    first = [True]
+
+    def once(exchange: Exchange) -> None:
+        if first:
+            first.pop()
+            exchange.reply(200, b'{"rows": [', Content_Length="100")
+        else:
+            nothing(exchange)
+
+    with instead(once, timeout_s=0.2) as (store, _):
+        with pytest.raises(StoreUnavailable):
+            store.record("web01")
+        assert store.record("web01") is None
 
 
 def test_half_of_a_chunked_answer_is_none():
@@ -187,8 +211,8 @@ def test_a_server_that_refuses_before_it_has_read_all_is_understood():
 
     def refuse(exchange: Exchange) -> None:
         if exchange.path.endswith("_all_docs?include_docs=true"):
-            exchange.rfile.read(int(exchange.headers["Content-Length"]))
-            exchange.reply(200, b'{"rows": []}')
+            exchange.body = exchange.rfile.read(int(exchange.headers["Content-Length"]))
+            nothing(exchange)
         else:
             exchange.reply(413, b"<html>too large</html>", "text/html", Connection="close")
             exchange.close_connection = True
@@ -241,7 +265,7 @@ def test_the_default_database_a_path_before_it_and_any_password():
 
     def record(exchange: Exchange) -> None:
         seen.append((exchange.path, exchange.headers["Authorization"]))
-        exchange.reply(200, b'{"rows": []}')
+        nothing(exchange)
 
     with running(record) as server:
         for login, path in (("", ""), ("a%40b:p%2F%3A%40ß@", "/behind/a/proxy/facts")):
@@ -431,6 +455,25 @@ def test_what_another_server_wrote_meanwhile_is_kept(couch_url):
         assert meanwhile == []
 
 
+def test_a_node_that_is_heard_while_it_is_forgotten_is_forgotten(couch_url):
+    """Else its record would be gone and its status stay."""
+    with ExitStack() as stack:
+        other = stack.enter_context(closing(persistence.connect(couch_url)))
+        other.setup()
+        other.apply([result(1, "a"), heartbeat()], EARLIER)
+        meanwhile = [heartbeat()]
+
+        def interfere(exchange: Exchange) -> None:
+            if meanwhile and exchange.path.endswith("_history/_bulk_docs"):
+                other.apply([meanwhile.pop()], LATER)
+            exchange.pass_on()
+
+        store, _ = stack.enter_context(between(couch_url, interfere))
+        assert store.forget("web01", "alice@ops1", LATER) is True
+        assert (store.record("web01"), store.status("web01")) == (None, None)
+        assert [change["event"] for change in store.history("web01")] == ["forgotten", "change"]
+
+
 def test_a_document_that_never_stops_changing_may_be_retried_later(couch_url, monkeypatch):
     monkeypatch.setattr("vogeler.persistence.couch._TRIES", 3)
     monkeypatch.setattr("vogeler.persistence.couch._CONFLICT_PAUSE_S", 0.0)
@@ -466,6 +509,19 @@ def test_a_row_that_fails_for_now_is_no_dead_letter(couch_url, error):
         store.setup()
         with pytest.raises(StoreUnavailable, match="no quorum"):
             store.apply([heartbeat()], EARLIER)
+
+
+def test_a_write_that_is_answered_for_in_part_is_not_taken_for_whole(couch_url):
+    def forgetful(exchange: Exchange) -> None:
+        if exchange.path.endswith("/_bulk_docs"):
+            exchange.reply(201, b'[{"ok": true, "id": "web01", "rev": "1-x"}]')
+        else:
+            exchange.pass_on()
+
+    with between(couch_url, forgetful) as (store, _):
+        store.setup()
+        with pytest.raises(StoreUnavailable, match="1 of 2"):
+            store.apply([heartbeat(), heartbeat("web02")], EARLIER)
 
 
 def test_an_unchanged_batch_is_three_requests_and_a_changed_one_five(couch_url):

@@ -158,6 +158,19 @@ def test_a_late_good_result_counts_although_a_later_one_failed():
     assert shelf.status["keys"]["rpms"]["status"] == FAILED
 
 
+def test_of_two_results_with_one_seq_the_first_stays_and_the_history_has_both():
+    """A node that was cloned, or lost its clock."""
+    shelf = Shelf()
+    assert shelf.apply(result(1, "a"), result(1, "b")).outcomes[1].reason == LATE
+    assert shelf.record["rpms"] == "a"
+    assert sorted(change["value"] for change in shelf.history.values()) == ["a", "b"]
+
+
+def test_a_change_that_comes_twice_in_one_batch_is_no_late_one():
+    merged = Shelf().apply(result(2, "b"), result(3, "c"), result(2, "b"))
+    assert [change.get("late") for change in merged.history] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("fields", "stage", "reason"),
     [

@@ -298,6 +298,12 @@ def test_a_value_with_its_digest(make: Make) -> None:
     assert collected.digest == digest_of(collected.value)
 
 
+def test_exit_code_69_is_a_plugin_that_finds_itself_unavailable_here(make: Make) -> None:
+    collected = collect(shell(make, "echo no systemd here >&2; exit 69"))
+    assert (collected.status, collected.exit_code, collected.value) == (UNAVAILABLE, 69, None)
+    assert "no systemd here" in (collected.error or "")
+
+
 def test_an_unordered_list_is_sorted_before_it_is_compared(make: Make) -> None:
     lines = ("result_format = json", "unordered = true")
     one = collect(make("""command = echo '[{"b": 1}, "x", 3, {"a": 2}]'""", *lines))

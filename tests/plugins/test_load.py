@@ -79,7 +79,7 @@ def test_defaults(make: Make) -> None:
     plugin = make("command = x")
     assert (plugin.name, plugin.key, plugin.alias, plugin.description) == ("probe", "probe", None, "")
     assert (plugin.result_format, plugin.timeout_s, plugin.max_output_bytes) == ("output", 60.0, 4_000_000)
-    assert (plugin.interval_s, plugin.splay_s, plugin.user, plugin.unordered) == (None, 0.0, None, False)
+    assert (plugin.interval_s, plugin.splay_s, plugin.user, plugin.unordered) == (None, None, None, False)
     assert (plugin.requires, plugin.env, plugin.search_path) == ((), {}, PATH)
     assert plugin.source == f"{plugin.directory}/probe.cfg:1"
     assert hash(plugin) == hash(plugin)

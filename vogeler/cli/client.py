@@ -57,6 +57,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
         settings.clock_skew,
         settings.stop_timeout,
     )
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by some parents: exit codes of plugins would be lost
     client = Client(
         options,
         lambda: _load_and_log(settings),

@@ -70,7 +70,8 @@ class Transport(Protocol):
 
     def setup(self) -> list[str]:
         """Make the exchanges and queues of topology.py that are missing; returns what was made,
-        a line each. Can be called at any time."""
+        a line each. Can be called at any time. Until somebody has, the broker refuses the rest;
+        an engine that needs no one to set it up has done so when it was opened."""
 
     def consume_commands(self, node: str, groups: tuple[str, ...]) -> Consumer:
         """Make and bind the node's queue, and consume it alone.

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vogeler import topology
-from vogeler.errors import NodeNameTaken, TransportError, UsageError
+from vogeler.errors import NodeNameTaken, UsageError
 from vogeler.messages import Envelope
-from vogeler.messaging import COMMANDS_PREFETCH, DEAD_PREFETCH, NODE_QUEUE_EXPIRES_S, SETUP_REMEDY, QueueDepth
+from vogeler.messaging import COMMANDS_PREFETCH, DEAD_PREFETCH, NODE_QUEUE_EXPIRES_S, QueueDepth
 from vogeler.messaging._local_bus import Bus
 from vogeler.messaging._local_consumer import LocalConsumer
 from vogeler.urls import Url
@@ -42,17 +42,26 @@ class LocalTransport:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._consumers: list[LocalConsumer] = []
+        try:
+            self._made = self._make_queues()
+        except BaseException:
+            bus.close()
+            raise
+
+    def _make_queues(self) -> list[str]:
+        """On opening: this engine is the default, and needs nobody to set it up."""
+        if len(self.depths()) == len(_QUEUES):
+            return []
+        with self._bus.writing(safe=True) as db:
+            return [f"queue {queue}" for queue in _QUEUES if _make_queue(db, queue)]
 
     def setup(self) -> list[str]:
-        """Make the queues that are missing."""
-        made = []
+        """The queues were made when the file was opened; this tells of it, once, and tidies up."""
         with self._bus.writing(safe=True) as db:
             self._bus.bury(db)
             self._bus.expire_messages(db)
             self._bus.expire_queues(db)
-            for queue in _QUEUES:
-                if _make_queue(db, queue):
-                    made.append(f"queue {queue}")
+        made, self._made = self._made, []
         return made
 
     def depths(self) -> Mapping[str, QueueDepth]:
@@ -70,7 +79,6 @@ class LocalTransport:
         """Make the node's queue, bind it to these groups and no other, and take it alone."""
         queue = topology.node_queue(node)
         with self._bus.writing() as db:
-            self._require_setup(db)
             self._bus.bury(db)
             _refuse_second(db, node, queue)
             self._bus.expire_queues(db)
@@ -90,7 +98,6 @@ class LocalTransport:
 
     def _shared(self, queue: str, prefetch: int) -> LocalConsumer:
         with self._bus.writing() as db:
-            self._require_setup(db)
             self._bus.bury(db)
             consumer, bell = self._bus.enlist(db, queue)
         return self._opened(LocalConsumer(self._bus, queue, consumer, bell, prefetch, auto_ack=False))
@@ -99,7 +106,6 @@ class LocalTransport:
         """A queue that goes when the consumer closes or dies."""
         queue = topology.receipts_queue(run)
         with self._bus.writing() as db:
-            self._require_setup(db)
             self._bus.bury(db)
             _make_queue(db, queue, temporary=True)
             consumer, bell = self._bus.enlist(db, queue)
@@ -114,7 +120,6 @@ class LocalTransport:
     def publish_command(self, envelope: Envelope, keys: Sequence[str], ttl_s: float) -> bool:
         """One row for each queue that is bound to any of the keys, in one transaction."""
         with self._bus.writing(safe=True) as db:
-            self._require_setup(db)
             self._bus.expire_messages(db)  # the queues of nodes that are away would grow otherwise
             queues = _bound(db, keys)
             self._bus.put(db, queues, envelope, expires_at=time.time() + ttl_s)
@@ -124,7 +129,6 @@ class LocalTransport:
         """Returns when it is on the disk."""
         del node  # one queue takes them all
         with self._bus.writing(safe=True) as db:
-            self._require_setup(db)
             self._bus.put(db, [topology.RESULTS_QUEUE], envelope)
 
     def publish_receipts(self, receipts: Sequence[tuple[str, Envelope]]) -> None:
@@ -132,17 +136,10 @@ class LocalTransport:
         if not receipts:
             return
         with self._bus.writing() as db:
-            self._require_setup(db)
             for run, envelope in receipts:
                 queue = topology.receipts_queue(run)
                 if _is_there(db, queue):
                     self._bus.put(db, [queue], envelope)
-
-    def _require_setup(self, db: sqlite3.Connection) -> None:
-        if not _is_there(db, topology.RESULTS_QUEUE):
-            raise TransportError(
-                f"there is no queue {topology.RESULTS_QUEUE} in the bus at local://{self._bus.path}", SETUP_REMEDY
-            )
 
     def close(self) -> None:
         """Give back what was not acked, and close the file."""

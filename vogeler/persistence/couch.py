@@ -74,8 +74,8 @@ class CouchStore:
             raise StoreUnavailable(f"what answers at {self._where} is not CouchDB: it tells no version")
         for database in self._databases():
             self._couch.call("get", database)
-        vendor = "CouchDB" if "couchdb" in welcome else welcome.get("vendor", {}).get("name", "CouchDB API")
-        return f"{vendor} {welcome['version']}"
+        product = "CouchDB" if "couchdb" in welcome else "a server with CouchDB's API,"
+        return f"{product} {welcome['version']}"
 
     def apply(self, batch: Sequence[Storable], received_at: str) -> list[Outcome]:
         """Each document that was changed meanwhile by somebody else is read, merged and written again."""
@@ -169,9 +169,16 @@ class CouchStore:
     # --- documents --------------------------------------------------------------------------------
 
     def _read(self, database: str, nodes: list[str]) -> dict[str, Document]:
-        """The documents that there are, by id, in one request."""
+        """The documents that there are, by id, in one request.
+
+        Asked for by key, ``_all_docs`` reads every document from a quorum of a cluster's copies, as a GET
+        does; asked for a range, and in views, one copy is enough for it (fabric_view_all_docs in its sources).
+        """
         answer = self._couch.call("post", database, "_all_docs", body={"keys": nodes}, include_docs=True)
-        return {row["id"]: row["doc"] for row in self._rows(answer) if row.get("doc")}
+        rows = self._rows(answer)
+        if len(rows) != len(nodes):
+            raise StoreUnavailable(f"the store at {self._where} answered for {len(rows)} of {len(nodes)} documents")
+        return {row["id"]: row["doc"] for row in rows if row.get("doc")}
 
     def _write(self, database: str, documents: list[Document]) -> _Rows:
         """Write documents in one request, or in as few as the server takes them in. Each has a row of its own."""
@@ -202,10 +209,12 @@ class CouchStore:
             self._bulk(database, texts[:middle], rows)
             self._bulk(database, texts[middle:], rows)
         else:
-            self._note_rows(answer, rows)
+            self._note_rows(self._rows({"rows": answer}), [name for name, _ in texts], rows)
 
-    def _note_rows(self, answer: object, rows: _Rows) -> None:
-        for row in self._rows({"rows": answer}):
+    def _note_rows(self, answers: list[Document], sent: list[str], rows: _Rows) -> None:
+        if sorted(str(row.get("id")) for row in answers) != sorted(sent):
+            raise StoreUnavailable(f"the store at {self._where} answered for {len(answers)} of {len(sent)} documents")
+        for row in answers:
             error = row.get("error")
             if error == "conflict":
                 rows.conflicts.add(row["id"])
