@@ -43,8 +43,8 @@ def received(consumer: messaging.Consumer) -> Delivery:
 def test_setup_reports_each_thing_it_made_and_the_second_time_nothing(connect: Connect) -> None:
     first, second = connect(), connect()
     made = first.setup()
-    assert f"queue {topology.RESULTS_QUEUE}" in made
-    assert f"queue {topology.DEAD_QUEUE}" in made
+    assert f"created queue {topology.RESULTS_QUEUE}" in made
+    assert f"created queue {topology.DEAD_QUEUE}" in made
     assert second.setup() == []
 
 

@@ -32,7 +32,7 @@ class Exchange(BaseHTTPRequestHandler):
         self.send_response(status)
         if kind is not None:
             self.send_header("Content-Type", kind)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+        for name, value in {"Content_Length": str(len(body)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)

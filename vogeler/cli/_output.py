@@ -55,7 +55,7 @@ def _write_table(rows: Iterable[Row], columns: Sequence[str]) -> None:
 def write_value(value: Any, format: str) -> None:
     """One value of a record: JSON; or the lines of a list, the pairs of a mapping."""
     if format == "json" or not isinstance(value, (dict, list)):
-        print(json.dumps(value, ensure_ascii=False, indent=2) if format == "json" else printable_lines(str(value)))
+        print(json.dumps(value, ensure_ascii=False, indent=2) if format == "json" else printable_lines(as_text(value)))
     elif isinstance(value, dict):
         write_rows(({"name": name, "value": item} for name, item in value.items()), ("name", "value"), format)
     elif value and all(isinstance(item, dict) for item in value):
@@ -77,7 +77,8 @@ def as_text(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without anything that a terminal would obey: what nodes report is not to be trusted."""
+    """The text on one line, without anything that a terminal would obey: what nodes report is not to be trusted."""
+    text = " ".join(text.split("\n"))
     if text.isprintable():
         return text
     return "".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -70,6 +71,8 @@ def settings_from(program: str, arguments: argparse.Namespace) -> Settings:
 
 def guarded(program: str, main: Callable[[], int]) -> int:
     """Run ``main``; every error of ours becomes a message on stderr and its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what nodes report may not fit the terminal's encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(main())
     except VogelerError as error:

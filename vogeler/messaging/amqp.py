@@ -68,11 +68,11 @@ class AmqpTransport:
         made: list[str] = []
         for exchange, kind in _EXCHANGES.items():
             if self._passive("exchange_declare", exchange) is None:
-                made.append(f"exchange {exchange}")
+                made.append(f"created exchange {exchange}")
             self._once("exchange_declare", exchange, kind, durable=True)
         for queue, arguments in _QUEUES.items():
             if self._passive("queue_declare", queue) is None:
-                made.append(f"queue {queue}")
+                made.append(f"created queue {queue}")
             self._once("queue_declare", queue, durable=True, arguments=arguments)
         for binding in _BINDINGS:
             self._once("queue_bind", *binding)

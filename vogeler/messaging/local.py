@@ -53,7 +53,7 @@ class LocalTransport:
         if len(self.depths()) == len(_QUEUES):
             return []
         with self._bus.writing(safe=True) as db:
-            return [f"queue {queue}" for queue in _QUEUES if _make_queue(db, queue)]
+            return [f"created queue {queue}" for queue in _QUEUES if _make_queue(db, queue)]
 
     def setup(self) -> list[str]:
         """The queues were made when the file was opened; this tells of it, once, and tidies up."""
