@@ -54,6 +54,12 @@ def _url(text: str) -> str:
     return text
 
 
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise ValueError(f"{text!r} is not a folder")
+    return Path(text)
+
+
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise ValueError(f"{text!r} is not a whole number from 1 up")
@@ -67,6 +73,10 @@ def _choice(*words: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+# What an empty text means, where that is the default.
+_NOTHING: dict[Callable[[str], Any], Any] = {_names: (), _groups: (), _folder: None, parse_duration: None}
 
 
 def _setting(
@@ -112,8 +122,8 @@ class Settings:
     batch_count: int = _setting("100", _count, "how many results are stored at once, at most", ("server",))
     batch_bytes: int = _setting("4MB", parse_size, "how many bytes of results are stored at once, at most", ("server",))
     batch_age: float = _setting("10ms", parse_duration, "how long a result waits for others to join it", ("server",))
-    design_docs: str = _setting(
-        "", _text, "folder with CouchDB design documents; empty: as shipped", ("server", "admin")
+    design_docs: Path | None = _setting(
+        "", _folder, "folder with CouchDB design documents; empty: as shipped", ("server", "admin")
     )
 
     timeout: float = _setting("60s", parse_duration, "how long a runner waits for the nodes that accepted", ("runner",))
@@ -156,7 +166,7 @@ def load(
 
 def _parsed(spec: Field[Any], text: str, source: str) -> Any:
     if text == "" and spec.metadata["default"] == "":
-        return None if spec.name == "ttl" else () if spec.metadata["parse"] in (_names, _groups) else ""
+        return _NOTHING.get(spec.metadata["parse"], "")
     try:
         return spec.metadata["parse"](text)
     except UsageError as error:

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from vogeler import messages
 from vogeler.backoff import Backoff, describe, keep_trying
@@ -37,13 +38,14 @@ _LONGEST_WAIT_S = 30.0
 
 @dataclass(frozen=True)
 class Options:
-    """How a server batches. Durations in seconds."""
+    """What a server is told about itself. Durations in seconds."""
 
     prefetch: int = 300
     batch_count: int = 100
     batch_bytes: int = 4_000_000
     batch_age_s: float = 0.01
     stop_timeout_s: float = 30.0
+    designs: Path | None = None  # a folder with design documents; None: as shipped
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ class Server:
 
     def _write_batches(self, pending: list[list[Entry]], backoff: Backoff) -> None:
         with closing(self._open_store()) as store:
-            _set_up(store)
+            _set_up(store, self._options.designs)
             while True:
                 if not pending:
                     entries = self._to_write.get()
@@ -222,10 +224,10 @@ class Server:
                 self._wake()
 
 
-def _set_up(store: Store) -> None:
+def _set_up(store: Store, designs: Path | None) -> None:
     """Make what is missing. A login that may only write is enough once somebody has set the store up."""
     try:
-        for line in store.setup():
+        for line in store.setup(designs):
             log.info("%s", line, extra={"event": "setup"})
     except StoreError as error:
         if error.retryable:

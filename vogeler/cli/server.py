@@ -28,6 +28,7 @@ def _run(settings: Settings) -> ExitCode:
             settings.batch_bytes,
             settings.batch_age,
             settings.stop_timeout,
+            settings.design_docs,
         ),
         lambda: messaging.connect(
             settings.qhost, settings.qpassword or None, settings.connect_timeout, "vogeler-server"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Union
 
 from vogeler import registry, urls
@@ -45,9 +46,12 @@ class NodeSummary:
 class Store(Protocol):
     """One connection to a store."""
 
-    def setup(self) -> list[str]:
+    def setup(self, designs: Path | None = None) -> list[str]:
         """Make databases, tables and views that are missing or out of date; returns what was
-        done, a line each. Can be called at any time, by several at once."""
+        done, a line each. Can be called at any time, by several at once.
+
+        ``designs``: a folder with design documents (None: as shipped), for a store that has such.
+        """
 
     def ping(self) -> str:
         """The store's name and version. Raises StoreError when its databases are not there."""

@@ -55,9 +55,9 @@ class CouchStore:
         self._status = f"{database}_status"
         self._history = f"{database}_history"
 
-    def setup(self, folder: Path | None = None) -> list[str]:
-        """Create the databases and load the design documents of ``folder`` (None: where they are installed)."""
-        folder = folder or _couch_design.find_folder()
+    def setup(self, designs: Path | None = None) -> list[str]:
+        """Create the databases and load the design documents of a folder (None: where they are installed)."""
+        folder = designs or _couch_design.find_folder()
         done = [f"created database {name}" for name in self._databases() if self._create(name)]
         for part, database in zip(_couch_design.DATABASES, self._databases()):
             for design in _couch_design.load(folder, part):

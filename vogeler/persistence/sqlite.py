@@ -62,8 +62,9 @@ class SqliteStore:
                 self._connection.close()
                 raise
 
-    def setup(self) -> list[str]:
-        """The tables were made when the file was opened; this tells of it, once."""
+    def setup(self, designs: Path | None = None) -> list[str]:
+        """The tables and views were made when the file was opened; this tells of it, once."""
+        del designs  # the views are SQL
         created, self._created = self._created, False
         return [f"created database {self._path}"] if created else []
 

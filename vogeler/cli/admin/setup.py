@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     with closing(open_transport(settings)) as transport:
         done = transport.setup()
     with closing(open_store(settings)) as store:
-        done += store.setup()
+        done += store.setup(settings.design_docs)
     for line in done or ["everything was there already"]:
         talk(line)
     return ExitCode.OK
