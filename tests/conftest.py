@@ -6,7 +6,7 @@ import pytest
 
 pytest_plugins = ["tests.servers.rabbitmq", "tests.servers.couchdb", "tests.servers.processes"]
 
-SERVER_FIXTURES = {"rabbitmq", "amqp_url", "couchdb_server", "couch_url"}
+SERVER_FIXTURES = {"rabbitmq", "vhost", "amqp_url", "couchdb_server", "couch_url"}
 SERVER_ENGINES = {"amqp", "couch"}
 
 
@@ -22,9 +22,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _needs_server(item: pytest.Item) -> bool:
+    """By the fixtures it asks for, or the engine it is parametrised with."""
+    if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        return True
     parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
-    engines = {name for value in parameters for name in (value if isinstance(value, tuple) else (value,))}
-    return bool(
-        SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))
-        or SERVER_ENGINES.intersection(name for name in engines if isinstance(name, str))
-    )
+    engines = [name for value in parameters for name in (value if isinstance(value, tuple) else (value,))]
+    return any(isinstance(engine, str) and engine in SERVER_ENGINES for engine in engines)

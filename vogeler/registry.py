@@ -14,6 +14,8 @@ from types import ModuleType
 
 from vogeler.errors import UsageError
 
+_MOST_NAMED = 12
+
 
 def names(package: str) -> list[str]:
     """The names that can be asked for in ``package``, sorted. Imports none of them."""
@@ -35,9 +37,12 @@ def load(package: str, name: str, what: str) -> ModuleType:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A sentence naming the closest of the ``known`` words, or all of them."""
+    """A sentence naming the closest of the ``known`` words, or the first of them."""
     candidates = sorted(known)
     close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    return "one of: " + ", ".join(candidates) if candidates else "there are none"
+    if not candidates:
+        return "there are none"
+    more = f", and {len(candidates) - _MOST_NAMED} more" if len(candidates) > _MOST_NAMED else ""
+    return "one of: " + ", ".join(candidates[:_MOST_NAMED]) + more

@@ -7,6 +7,7 @@ receipts may get lost, what is stored is the truth.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -16,11 +17,13 @@ from typing import Any
 
 from vogeler import messages, targets
 from vogeler.backoff import Backoff
-from vogeler.errors import ExitCode, MessageError, TransportUnavailable
+from vogeler.errors import ExitCode, MessageError, StoreUnavailable, TransportUnavailable
 from vogeler.messages import Command, Receipt, decode, encode
 from vogeler.messaging import Consumer, Transport
 from vogeler.persistence import NodeSummary, Store
 from vogeler.units import parse_timestamp, to_timestamp
+
+log = logging.getLogger(__name__)
 
 SILENT = "silent"  # expected, and nothing came
 UNFINISHED = "unfinished"  # accepted, and not done when the time was up
@@ -190,7 +193,13 @@ class Runner:
         return False
 
     def _reconcile(self, command: Command, tally: Tally) -> None:
-        """Ask the store about the nodes that no receipt told the end of."""
+        """Ask the store about the nodes that no receipt told the end of. Without it, the receipts have to do."""
+        try:
+            self._ask_store(command, tally)
+        except StoreUnavailable as error:
+            log.warning("%s: the nodes below that have not answered may be done", error, extra={"event": "reconcile"})
+
+    def _ask_store(self, command: Command, tally: Tally) -> None:
         for node in tally.missing():
             status = self._store.status(node)
             for key, check in (status or {}).get("keys", {}).items():

@@ -34,6 +34,7 @@ from vogeler.persistence import Outcome, Storable, Store
 log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 30.0
+_WRITER_ENDS_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Server:
         finally:
             self._abandoning.set()
             self._to_write.put(None)
-            writer.join(timeout=self._options.stop_timeout_s)
+            writer.join(timeout=_WRITER_ENDS_WITHIN_S)  # what it is still at is delivered to another server
             log.info("stopped; %s", _summary(self.counts), extra={"event": "stopped", "counts": dict(self.counts)})
 
     def stop(self) -> None:

@@ -19,7 +19,8 @@ MODULES = {
 
 # Part of vogeler/ → the parts it may import, besides errors and itself. The same table is in CONTRIBUTING.md.
 LOW = {"registry", "urls", "backoff", "units", "messages", "topology"}
-ALL = LOW | {"config", "targets", "batch", "history", "formats", "plugins", "execute", "messaging", "persistence"}
+ALL = LOW | {"config", "targets", "batch", "versions", "history", "formats", "plugins", "execute"}
+ALL |= {"messaging", "persistence"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
@@ -28,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "units": set(),
     "batch": set(),
     "topology": set(),
+    "versions": set(),
     "messages": {"units"},
     "targets": {"messages", "topology"},
     "history": {"messages"},
@@ -83,6 +85,14 @@ def test_a_module_imports_only_what_its_part_may(module: str) -> None:
     assert part in MAY_IMPORT, f"say in tests/docs/test_house.py and CONTRIBUTING.md what {part} may import"
     ours = {name for name in imports_of(module, ast.parse(MODULES[module].read_text())) if name.startswith("vogeler")}
     assert {part_of(name) for name in ours} <= MAY_IMPORT[part] | {part, "errors"}
+
+
+def test_the_table_for_contributors_says_the_same() -> None:
+    rows = re.findall(r"^\| `(.+)` \| .+ \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    listed = {part: set(may.replace("–", "").split(", ")) - {""} for parts, may in rows for part in parts.split("`, `")}
+    said = {part.rstrip("/"): may for part, may in listed.items()}
+    in_words = {part: said[part] for part in ("client", "server", "runner", "cli")}  # "all above but ...", "anything"
+    assert said == {**MAY_IMPORT, **in_words}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -34,7 +34,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--show", action="store_true", help="print the values that are stored now")
     parser.add_argument("--no-wait", action="store_true", help="send the command, print the run's id, and leave")
-    parser.add_argument("--full", action="store_true", help="ask for whole values, also of nodes that have not changed")
     add_format(parser)
     return parser
 
@@ -54,7 +53,6 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
         requested_by=requester(),
         expires_at=expires_at(ttl_s + settings.splay),
         splay_s=settings.splay,
-        full=arguments.full,
     )
     limits = Limits(settings.timeout, settings.discovery, ttl_s + settings.splay)
     with closing(persistence.connect(settings.dbhost, settings.dbpassword or None, settings.store_timeout)) as store:

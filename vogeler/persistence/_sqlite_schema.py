@@ -60,7 +60,7 @@ SELECT node,
 FROM parts
 """
 
-_NODES_BY_PACKAGE = "CREATE VIEW nodes_by_package AS SELECT package, version, node FROM packages_by_node"
+_NODES_BY_PACKAGE = "CREATE VIEW nodes_by_package AS SELECT DISTINCT package, version, node FROM packages_by_node"
 
 _NODES_BY_VALUE = """
 CREATE VIEW nodes_by_value AS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import zlib
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ def _act(arguments: argparse.Namespace, transport: Transport, letters: Iterator[
     wanted = set(arguments.ids)
     found, refused = set(), 0
     for consumer, letter in letters:
-        identity = letter.envelope.message_id
+        identity = _identity(letter)
         if not arguments.all and identity not in wanted:
             continue
         found.add(identity)
@@ -77,7 +78,7 @@ def _act(arguments: argparse.Namespace, transport: Transport, letters: Iterator[
 
 
 def _requeue(letter: Delivery, consumer: Consumer, transport: Transport) -> bool:
-    identity = letter.envelope.message_id
+    identity = _identity(letter)
     try:
         message = decode(letter.envelope, Result, Heartbeat)
     except VogelerError as error:
@@ -89,9 +90,14 @@ def _requeue(letter: Delivery, consumer: Consumer, transport: Transport) -> bool
     return True
 
 
+def _identity(letter: Delivery) -> str:
+    """The message's id; for what came without one, a name made from its content."""
+    return letter.envelope.message_id or "sha256:" + hashlib.sha256(letter.envelope.body).hexdigest()[:16]
+
+
 def _row(letter: Delivery) -> dict[str, Any]:
     return {
-        "id": letter.envelope.message_id,
+        "id": _identity(letter),
         "type": letter.envelope.type,
         "source": letter.source,
         "size_bytes": len(letter.envelope.body),
@@ -101,7 +107,7 @@ def _row(letter: Delivery) -> dict[str, Any]:
 
 def _show(letter: Delivery) -> None:
     """The body as it is when it is JSON, else its first bytes."""
-    print(f"id: {letter.envelope.message_id}\nsource: {letter.source}\nreason: {printable(str(letter.reason))}")
+    print(f"id: {_identity(letter)}\nsource: {letter.source}\nreason: {printable(str(letter.reason))}")
     body = letter.envelope.body
     try:
         if letter.envelope.content_encoding == "gzip":

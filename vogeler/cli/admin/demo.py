@@ -144,7 +144,7 @@ def _example(value: Any) -> str:
 def _say_where(node: str, config: Path, dbhost: str) -> None:
     programs = Path(sys.argv[0]).parent
     flags = f"--config {shlex.quote(str(config))}"
-    shown = Path(os.path.relpath(programs)) if programs.is_absolute() else programs
+    shown = min(str(programs.resolve()), os.path.relpath(programs), key=len)
     talk(f"\nThe record is in {dbhost}. To look further:\n")
     for command in ("nodes", f"show {node}", f"show {node} users", f"show {node} system --format json"):
         talk(f"  {shown}/vogeler-admin {flags} {command}")

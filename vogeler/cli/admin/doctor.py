@@ -55,7 +55,8 @@ def _may_publish(transport: Transport) -> dict[str, Any]:
         probe = Command(alias="probe", requested_by="doctor", expires_at=messages.now())
         transport.publish_command(encode(probe), [topology.PROBE_KEY], ttl_s=1.0)
     except TransportError as error:
-        return _finding("may publish", "bad", error.message, error.remedy)
+        remedy = error.remedy or "give this login the right, if runners are to use it"
+        return _finding("may publish", "warn", error.message, remedy)
     return _finding("may publish", "ok", "commands are taken")
 
 

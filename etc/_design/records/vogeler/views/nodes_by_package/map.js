@@ -1,7 +1,15 @@
-// Where a package is installed, by version: [package, version] → node.
+// Where a package is installed, by version: [package, version] → node, once a node.
 // The keys packages, rpms and dpkg hold {name: version}, or a list of
 // "name-version", "name-version-release.arch", "name version" or "name=version".
 function (doc) {
+  var seen = {};
+  function found_one(name, version) {
+    var key = JSON.stringify([name, version]);
+    if (!seen[key]) {
+      seen[key] = true;
+      emit([name, version], doc._id);
+    }
+  }
   function split(line) {
     return /^([^\s=]+)[\s=]+(.*\S)\s*$/.exec(line) ||
       /^(.+)-(\d[^-]*-[^-]+)$/.exec(line) ||
@@ -14,13 +22,13 @@ function (doc) {
       found.forEach(function (item) {
         if (typeof item === 'string') {
           var parts = split(item.trim());
-          emit([parts[1], parts[2]], doc._id);
+          found_one(parts[1], parts[2]);
         }
       });
     } else if (found && typeof found === 'object') {
       Object.keys(found).forEach(function (name) {
         if (found[name] === null || typeof found[name] !== 'object') {
-          emit([name, found[name]], doc._id);
+          found_one(name, found[name]);
         }
       });
     }
