@@ -1,7 +1,7 @@
-"""The plugin ``system``: what this node is made of, without what changes by the second.
+"""The plugin ``system``: what this node is made of.
 
-Total memory and not free, size of disks and not usage, the time of the boot and not the uptime:
-so that a change in the record is a change of the node.
+The size of disks and not their usage, the time of the boot to the minute: so that a change in the record
+is a change of the node. What changes by the second is named volatile in the plugin file.
 """
 
 from __future__ import annotations
@@ -24,18 +24,24 @@ _PASSING_DEVICES = ("loop", "ram", "zram", "sr", "fd")
 
 def collect() -> dict[str, Any]:
     """All of it, as the record keeps it."""
-    kernel = os.uname()
+    kernel, memory, swap = os.uname(), psutil.virtual_memory(), psutil.swap_memory()
     return {
         "hostname": kernel.nodename,
         "os": os_release(_first_of("/etc/os-release", "/usr/lib/os-release")),
         "kernel": {"name": kernel.sysname, "release": kernel.release, "architecture": kernel.machine},
         "boot_at": boot_time(psutil.boot_time()),
+        "uptime_s": int(time.time() - psutil.boot_time()),
         "cpu": {
             "model": cpu_model(_first_of("/proc/cpuinfo")),
             "logical": psutil.cpu_count(),
             "physical": psutil.cpu_count(logical=False),
         },
-        "memory": {"total_bytes": psutil.virtual_memory().total, "swap_bytes": psutil.swap_memory().total},
+        "memory": {
+            "total_bytes": memory.total,
+            "available_bytes": memory.available,
+            "swap_bytes": swap.total,
+            "swap_free_bytes": swap.free,
+        },
         "disks": disks(Path("/sys/block")),
         "networks": networks(psutil.net_if_addrs(), psutil.net_if_stats()),
     }

@@ -22,13 +22,13 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vogeler import __version__, messages, targets
 from vogeler.backoff import Backoff, keep_trying
-from vogeler.errors import MessageError, NodeNameTaken, VogelerError
+from vogeler.errors import MessageError, MessageTooLarge, NodeNameTaken, UsageError, VogelerError
 from vogeler.execute import Collected, collect
 from vogeler.messages import Command, Envelope, Heartbeat, Receipt, Result, decode, encode
 from vogeler.messaging import Consumer, Delivery, Transport
@@ -49,6 +49,7 @@ class Job:
     plugin: Plugin
     alias: str
     due_s: float  # on the monotonic clock
+    expires_at: str | None = None  # on the wall clock: not to begin later
     run: str | None = None
     requested_by: str | None = None
     delivery: Delivery | None = None  # the latest: after a reconnection the broker delivers it again
@@ -104,6 +105,9 @@ class Client:
     def stop(self) -> None:
         """Take no more commands, let what runs finish within the limit, then return from ``run``."""
         self._stopping.set()
+        limit = threading.Timer(self._options.stop_timeout_s, self._killing.set)  # whatever the broker is doing
+        limit.daemon = True
+        limit.start()
         self._wake()
 
     def reload(self) -> None:
@@ -118,7 +122,7 @@ class Client:
 
     def _is_final(self, error: VogelerError) -> bool:
         # Once connected, the name may be held by our own lost connection, not yet known to be dead.
-        return isinstance(error, NodeNameTaken) and not self._was_connected
+        return isinstance(error, UsageError) or (isinstance(error, NodeNameTaken) and not self._was_connected)
 
     def _session(self, backoff: Backoff) -> None:
         with closing(self._connect()) as transport:
@@ -138,7 +142,7 @@ class Client:
     def _turn(self, transport: Transport, consumer: Consumer) -> None:
         if self._reloading.is_set():
             self._reload()
-        self._start_due()
+        self._start_due(transport, consumer)
         self._send_finished(transport, consumer)
         self._beat_if_due(transport)
         delivery = consumer.receive(self._wait_s())
@@ -149,7 +153,8 @@ class Client:
         if not self._finished.empty() or self._stopping.is_set():
             return 0.0
         now_s = time.monotonic()
-        due_s = [self._next_beat_s, *(job.due_s for job in self._waiting)]
+        may_start = len(self._running) < self._options.workers
+        due_s = [self._next_beat_s, *(job.due_s for job in self._waiting if may_start)]
         return min(_LONGEST_WAIT_S, max(0.0, min(due_s) - now_s))
 
     def _drain(self, transport: Transport, consumer: Consumer) -> None:
@@ -190,7 +195,7 @@ class Client:
             return
         delay_s = command.splay_s * _fraction(self._options.node + command.id)
         due_s = time.monotonic() + delay_s
-        job = Job(plugin, command.alias, due_s, command.id, command.requested_by, delivery)
+        job = Job(plugin, command.alias, due_s, command.expires_at, command.id, command.requested_by, delivery)
         self._by_run[command.id] = job
         self._waiting.append(job)
         detail = {"key": plugin.key, "timeout_s": plugin.timeout_s, "splay_s": round(delay_s, 3)}
@@ -201,7 +206,7 @@ class Client:
         now_s = time.time()
         here = f"this node's clock says {to_timestamp(now_s)}"
         if parse_timestamp(command.expires_at) < now_s:
-            return messages.REFUSED, f"expired at {command.expires_at}; {here}"
+            return messages.REFUSED, _expired(command.expires_at)
         if parse_timestamp(command.at) > now_s + self._options.clock_skew_s:
             return messages.REFUSED, f"sent in the future, at {command.at}; {here}: compare the clocks"
         if plugin is None:
@@ -211,9 +216,10 @@ class Client:
     def _refuse_unreadable(
         self, delivery: Delivery, error: MessageError, transport: Transport, consumer: Consumer
     ) -> None:
-        run = error.fields.get("id")
-        if isinstance(run, str) and run:
-            self._receipt(transport, run, messages.REFUSED, {"reason": error.message, "version": __version__})
+        with suppress(ValueError):
+            run = error.fields.get("id")
+            messages.check_id(run)
+            self._receipt(transport, str(run), messages.REFUSED, {"reason": error.message[:1000]})
         consumer.dead_letter(delivery, error.message)
         log.warning("a command can't be read: %s", error, extra={"event": "dead_letter"})
 
@@ -222,13 +228,20 @@ class Client:
 
     # --- plugins ----------------------------------------------------------------------------------
 
-    def _start_due(self) -> None:
+    def _start_due(self, transport: Transport, consumer: Consumer) -> None:
+        """Begin as many as may run at once; what has to wait for its turn may expire meanwhile."""
         now_s = time.monotonic()
-        due = [job for job in self._waiting if job.due_s <= now_s]
-        self._waiting = [job for job in self._waiting if job.due_s > now_s]
-        for job in due:
-            self._running[id(job)] = job
-            self._pool.submit(self._run_plugin, job)
+        for job in sorted(self._waiting, key=lambda job: job.due_s):
+            if job.due_s > now_s or len(self._running) >= self._options.workers:
+                break
+            self._waiting.remove(job)
+            if job.expires_at is not None and parse_timestamp(job.expires_at) < time.time():
+                reason = f"{_expired(job.expires_at)}: {self._options.workers} plugins were running before it"
+                self._receipt(transport, str(job.run), messages.REFUSED, {"reason": reason})
+                self._settle(job, consumer)
+            else:
+                self._running[id(job)] = job
+                self._pool.submit(self._run_plugin, job)
 
     def _run_plugin(self, job: Job) -> None:
         """In a thread of the pool. Whatever goes wrong in here must not leave the job unanswered."""
@@ -241,15 +254,19 @@ class Client:
         self._wake()
 
     def _send_finished(self, transport: Transport, consumer: Consumer) -> None:
-        while not self._finished.empty():
+        while not self._finished.empty() and not self._killing.is_set():  # what is killed runs again after the restart
             job, collected = self._finished.get()
             self._outbox.append((job, _fitting(self._result(job, collected))))
             del self._running[id(job)]
             if job.run is None:
-                self._schedule(job.plugin, first=False)
+                self._schedule_next(job.plugin.name)
         while self._outbox:
             job, envelope = self._outbox[0]
-            transport.publish_result(envelope, self._options.node)
+            try:
+                transport.publish_result(envelope, self._options.node)
+            except MessageTooLarge as error:
+                self._outbox[0] = (job, _without_value(envelope, error))
+                raise
             self._outbox.pop(0)
             if job.run is not None:
                 self._settle(job, consumer)
@@ -284,6 +301,7 @@ class Client:
             digest=collected.digest,
             value=collected.value,
             error=collected.error,
+            volatile=list(job.plugin.volatile) or None,
         )
 
     def _schedule_all(self) -> None:
@@ -291,14 +309,20 @@ class Client:
         scheduled = {job.plugin.name for job in self._running.values() if job.run is None}
         for plugin in self._plugins.plugins:
             if plugin.name not in scheduled:
-                self._schedule(plugin, first=True)
+                self._schedule(plugin)
 
-    def _schedule(self, plugin: Plugin, first: bool) -> None:
-        """The next run by schedule; the first one at a random offset, so that a fleet spreads out."""
-        if plugin.interval_s is not None and self._plugins.find(plugin.name) == plugin:
+    def _schedule(self, plugin: Plugin) -> None:
+        """The first run by schedule, after a random time, so that a fleet spreads out."""
+        if plugin.interval_s is not None:
             splay_s = min(plugin.interval_s, _DEFAULT_SPLAY_S) if plugin.splay_s is None else plugin.splay_s
-            delay_s = random.uniform(0, splay_s) if first else plugin.interval_s  # noqa: S311 - spreads load
+            delay_s = random.uniform(0, splay_s)  # noqa: S311 - spreads load
             self._waiting.append(Job(plugin, plugin.name, time.monotonic() + delay_s))
+
+    def _schedule_next(self, name: str) -> None:
+        """The next run by schedule, as the plugin's file says by now."""
+        plugin = self._plugins.find(name)
+        if plugin is not None and plugin.name == name and plugin.interval_s is not None:
+            self._waiting.append(Job(plugin, name, time.monotonic() + plugin.interval_s))
 
     def _reload(self) -> None:
         self._reloading.clear()
@@ -330,6 +354,16 @@ def _fitting(result: Result) -> Envelope:
         return encode(result)
     except MessageError as error:
         return encode(replace(result, status=messages.TOO_LARGE, digest=None, value=None, error=error.message))
+
+
+def _without_value(envelope: Envelope, error: MessageTooLarge) -> Envelope:
+    """The result that the broker finds too large, as one that says so."""
+    result = decode(envelope, Result)
+    return encode(replace(result, status=messages.TOO_LARGE, digest=None, value=None, error=error.message))
+
+
+def _expired(expires_at: str) -> str:
+    return f"expired at {expires_at}; this node's clock says {messages.now()}"
 
 
 def _unknown(plugins: Loaded, alias: str) -> str:

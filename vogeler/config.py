@@ -16,6 +16,7 @@ from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from vogeler import urls
 from vogeler.errors import ConfigError, UsageError
@@ -60,6 +61,21 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
+def _waiting(text: str) -> float:
+    """A duration that something is waited for: not nothing."""
+    seconds = parse_duration(text)
+    if seconds < 0.001:
+        raise ValueError(f"{text!r} is no time at all")
+    return seconds
+
+
+def _beat(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds < 1:
+        raise ValueError(f"{text!r} is less than a second")
+    return seconds
+
+
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise ValueError(f"{text!r} is not a whole number from 1 up")
@@ -99,9 +115,9 @@ class Settings:
     )
     loglevel: str = _setting("info", _choice("debug", "info", "warning", "error"), "how much is logged to stderr")
     logformat: str = _setting("text", _choice("text", "json"), "how a log line is written")
-    connect_timeout: float = _setting("10s", parse_duration, "how long to wait for the broker to answer")
+    connect_timeout: float = _setting("10s", _waiting, "how long to wait for the broker to answer")
     store_timeout: float = _setting(
-        "30s", parse_duration, "how long to wait for the store to answer", ("server", "runner", "admin")
+        "30s", _waiting, "how long to wait for the store to answer", ("server", "runner", "admin")
     )
 
     node: str = _setting("", _node, "this node's name; empty: the full host name", ("client",))
@@ -109,10 +125,10 @@ class Settings:
         "", _names, "directories with plugin files; a later one overrides an earlier one", ("client",)
     )
     groups: tuple[str, ...] = _setting("", _groups, "the groups this node is in, for -n group:NAME", ("client",))
-    heartbeat: float = _setting("60s", parse_duration, "how often a client says that it is there", ("client",))
+    heartbeat: float = _setting("60s", _beat, "how often a client says that it is there", ("client",))
     workers: int = _setting("4", _count, "how many plugins may run at once on a node", ("client",))
     clock_skew: float = _setting(
-        "5m", parse_duration, "how far a command may come from the future before it is refused", ("client",)
+        "5m", parse_duration, "how far a command or result may come from the future", ("client", "server")
     )
     stop_timeout: float = _setting(
         "30s", parse_duration, "how long a stopping daemon lets what runs finish", ("client", "server")
@@ -122,11 +138,21 @@ class Settings:
     batch_count: int = _setting("100", _count, "how many results are stored at once, at most", ("server",))
     batch_bytes: int = _setting("4MB", parse_size, "how many bytes of results are stored at once, at most", ("server",))
     batch_age: float = _setting("10ms", parse_duration, "how long a result waits for others to join it", ("server",))
+    history_keep: float = _setting(
+        "90d", parse_duration, "how long changes stay in the history, besides history_versions", ("server",)
+    )
+    history_versions: int = _setting("10", _count, "how many changes of each key always stay", ("server",))
+    retention_check: float = _setting(
+        "1h", parse_duration, "how often a server looks for history and nodes that have had their time", ("server",)
+    )
+    decommission: float | None = _setting(
+        "", parse_duration, "how long a node may be silent before it is forgotten; empty: for ever", ("server",)
+    )
     design_docs: Path | None = _setting(
         "", _folder, "folder with CouchDB design documents; empty: as shipped", ("server", "admin")
     )
 
-    timeout: float = _setting("60s", parse_duration, "how long a runner waits for the nodes that accepted", ("runner",))
+    timeout: float = _setting("60s", _waiting, "how long a runner waits for the nodes that accepted", ("runner",))
     discovery: float = _setting("2s", parse_duration, "how long a runner waits for nodes to accept", ("runner",))
     ttl: float | None = _setting("", parse_duration, "until when a node may begin; empty: as timeout", ("runner",))
     splay: float = _setting("0s", parse_duration, "each node waits a random time up to this first", ("runner",))
@@ -233,7 +259,7 @@ def _from_flags(flags: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 def _computed(program: str, parsed: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults that depend on the machine."""
-    state = state_directory()
+    state = quote(str(state_directory())) if not (parsed["qhost"] and parsed["dbhost"]) else ""
     computed: dict[str, Any] = {}
     if not parsed["qhost"]:
         computed["qhost"] = f"local://{state}/bus.db"
@@ -258,7 +284,10 @@ def state_directory() -> Path:
     """Where the default engines keep their files: /var/lib/vogeler for root, else in the home directory."""
     if os.geteuid() == 0:
         return Path("/var/lib/vogeler")
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "vogeler"
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "vogeler"
+    except RuntimeError:
+        raise ConfigError("this user has no home directory for the default engines", "set qhost and dbhost") from None
 
 
 def shipped(folder: str, site: Path) -> list[Path]:

@@ -11,7 +11,8 @@
     ├── NotFoundError               9  NOT_FOUND  no such node, key, dead letter
     ├── TransportError              7  BROKER     the broker refuses what we ask
     │   ├── TransportUnavailable    7  BROKER     can't be reached, or was lost: may be retried
-    │   └── NodeNameTaken          10  NAME_TAKEN another client runs under this node name
+    │   ├── NodeNameTaken          10  NAME_TAKEN another client runs under this node name
+    │   └── MessageTooLarge         7  BROKER     the broker takes no message of this size
     └── StoreError                  8  STORE      the store refuses what we ask
         └── StoreUnavailable        8  STORE      can't be reached, or was lost: may be retried
 
@@ -107,6 +108,10 @@ class NodeNameTaken(TransportError):
     """Another client already consumes this node's commands."""
 
     exit_code = ExitCode.NAME_TAKEN
+
+
+class MessageTooLarge(TransportError):
+    """The broker takes no message of this size: it has to be sent without its value."""
 
 
 class StoreError(VogelerError):

@@ -25,6 +25,7 @@ from typing import Any
 
 from vogeler import formats
 from vogeler.errors import FormatError, PluginError
+from vogeler.leaves import without
 from vogeler.messages import (
     FAILED,
     OK,
@@ -67,7 +68,10 @@ class Execution:
 
 @dataclass(frozen=True)
 class Collected:
-    """What a plugin gave: any of messages.STATUSES. ``value`` and ``digest`` are None unless it is OK."""
+    """What a plugin gave: any of messages.STATUSES. ``value`` and ``digest`` are None unless it is OK.
+
+    The digest is that of the value without the plugin's volatile paths.
+    """
 
     status: str
     value: Any = None
@@ -95,7 +99,7 @@ def collect(plugin: Plugin, stop: Event | None = None) -> Collected:
     ran = replace(ran, stdout=b"")  # up to max_output, and the digest needs as much again
     if plugin.unordered and isinstance(value, list):
         value.sort(key=canonical_json)
-    return Collected(OK, value, digest_of(value), ran.exit_code, ran.duration_s)
+    return Collected(OK, value, digest_of(without(value, plugin.volatile)), ran.exit_code, ran.duration_s)
 
 
 def execute(plugin: Plugin, *, stop: Event | None = None) -> Execution:

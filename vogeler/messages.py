@@ -37,6 +37,8 @@ STATUSES = (OK, FAILED, TIMEOUT, TOO_LARGE, UNPARSABLE, UNAVAILABLE)
 
 RESERVED_KEYS = frozenset({"system_name", "created_at", "updated_at", "last_error", "vogeler"})
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+_MOST_CHARACTERS = 4096
 _KEY = re.compile(r"[^\W_][\w .:@+-]{0,127}")
 
 
@@ -48,6 +50,11 @@ class Envelope:
     content_encoding: str | None = None
     message_id: str = ""
     type: str = ""
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """The size of the body when unpacked, as gzip's last four bytes claim it: RFC 1952, 2.3.1."""
+        return len(self.body) if self.content_encoding is None else int.from_bytes(self.body[-4:], "little")
 
 
 # --- checks: each takes the value from the JSON and raises ValueError with what was expected ------
@@ -69,9 +76,16 @@ def check_key(key: object) -> None:
         raise ValueError(f"the key {key!r} is reserved: {', '.join(sorted(RESERVED_KEYS))} and what begins with '_'")
 
 
+def check_id(value: object) -> None:
+    """The id of a message or a run: it becomes a routing key and the name of a queue. Raises ValueError."""
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise ValueError("expected an id: letters, digits and '-', at most 64")
+
+
 def _text(value: object) -> None:
-    if not isinstance(value, str) or not value:
-        raise ValueError("expected a text")
+    if not isinstance(value, str) or not 0 < len(value) <= _MOST_CHARACTERS:
+        raise ValueError(f"expected a text of at most {_MOST_CHARACTERS} characters")
+    value.encode()  # half a surrogate pair, which JSON can hold, is a UnicodeEncodeError, a ValueError
 
 
 def _time(value: object) -> None:
@@ -95,9 +109,26 @@ def _flag(value: object) -> None:
         raise ValueError("expected true or false")
 
 
-def _mapping(value: object) -> None:
+def _agent(value: object) -> None:
     if not isinstance(value, dict):
         raise ValueError("expected an object")
+    for name in ("version", "started_at"):
+        _or_null(_text)(value.get(name))
+    groups, plugins = value.get("groups", []), value.get("plugins", [])
+    if not isinstance(groups, list) or not isinstance(plugins, list):
+        raise ValueError("expected lists of groups and of plugins")
+    for group in groups:
+        check_node_name(group)
+    if not all(isinstance(plugin, dict) for plugin in plugins):
+        raise ValueError("expected objects as plugins")
+
+
+def _detail(value: object) -> None:
+    if not isinstance(value, dict):
+        raise ValueError("expected an object")
+    for name in ("key", "reason"):
+        _or_null(_text)(value.get(name))
+    _or_null(_seconds)(value.get("duration_s"))
 
 
 def _anything(value: object) -> None:
@@ -120,6 +151,13 @@ def _or_null(check: Callable[[object], None]) -> Callable[[object], None]:
             check(value)
 
     return checked
+
+
+def _texts(value: object) -> None:
+    if not isinstance(value, list):
+        raise ValueError("expected a list of texts")
+    for text in value:
+        _text(text)
 
 
 def _one_of(words: tuple[str, ...]) -> Callable[[object], None]:
@@ -163,7 +201,7 @@ class Command:
     targets: Mapping[str, list[str]] | None = _checked(_targets, default=None)
     splay_s: float = _checked(_seconds, default=0.0)
     full: bool = _checked(_flag, default=False)
-    id: str = _checked(_text, default_factory=new_id)
+    id: str = _checked(check_id, default_factory=new_id)
     at: str = _checked(_time, default_factory=now)
 
 
@@ -171,7 +209,8 @@ class Command:
 class Result:
     """Client → server: what a plugin gave. ``run`` and ``requested_by`` are null when by schedule.
 
-    ``seq`` grows with every result of a node and orders them; ``digest`` is that of ``value``.
+    ``seq`` grows with every result of a node and orders them; ``digest`` is that of ``value``, without what is
+    at the paths below it that ``volatile`` names: globs with dots, as in leaves.py.
     """
 
     TYPE: ClassVar[str] = "result"
@@ -183,13 +222,14 @@ class Result:
     status: str = _checked(_one_of(STATUSES))
     collected_at: str = _checked(_time)
     duration_s: float = _checked(_seconds, default=0.0)
-    run: str | None = _checked(_or_null(_text), default=None)
+    run: str | None = _checked(_or_null(check_id), default=None)
     requested_by: str | None = _checked(_or_null(_text), default=None)
     exit_code: int | None = _checked(_or_null(_integer), default=None)
     digest: str | None = _checked(_or_null(_text), default=None)
     value: Any = _checked(_anything, default=None)
     error: str | None = _checked(_or_null(_text), default=None)
-    id: str = _checked(_text, default_factory=new_id)
+    volatile: list[str] | None = _checked(_or_null(_texts), default=None)
+    id: str = _checked(check_id, default_factory=new_id)
     at: str = _checked(_time, default_factory=now)
 
 
@@ -204,8 +244,8 @@ class Heartbeat:
     TYPE: ClassVar[str] = "heartbeat"
 
     node: str = _checked(check_node_name)
-    agent: dict[str, Any] = _checked(_mapping)
-    id: str = _checked(_text, default_factory=new_id)
+    agent: dict[str, Any] = _checked(_agent)
+    id: str = _checked(check_id, default_factory=new_id)
     at: str = _checked(_time, default_factory=now)
 
 
@@ -218,11 +258,11 @@ class Receipt:
 
     TYPE: ClassVar[str] = "receipt"
 
-    run: str = _checked(_text)
+    run: str = _checked(check_id)
     node: str = _checked(check_node_name)
     stage: str = _checked(_one_of(STAGES))
-    detail: dict[str, Any] = _checked(_mapping, default_factory=dict)
-    id: str = _checked(_text, default_factory=new_id)
+    detail: dict[str, Any] = _checked(_detail, default_factory=dict)
+    id: str = _checked(check_id, default_factory=new_id)
     at: str = _checked(_time, default_factory=now)
 
 
@@ -245,11 +285,14 @@ def digest_of(value: object) -> str:
 def encode(message: Message) -> Envelope:
     """The message as bytes, compressed with gzip when that is worth it.
 
-    Raises MessageError when it is larger than may be sent.
+    Raises MessageError when it is larger than may be sent, or not JSON.
     """
     content = {"v": VERSION, "type": message.TYPE}
     content.update((f.name, getattr(message, f.name)) for f in fields(message))
-    body = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    try:
+        body = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise MessageError(f"a {message.TYPE} that is not JSON in UTF-8: {error}") from None
     encoding = None
     if len(body) > MAX_MESSAGE_BYTES:
         raise MessageError(f"a {message.TYPE} of {len(body)} bytes: at most {MAX_MESSAGE_BYTES} are allowed")

@@ -7,6 +7,7 @@ in docs/plugins.rst. A bad file or section is a PluginError among ``Loaded.probl
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shlex
 import shutil
@@ -43,6 +44,7 @@ KEYS: Mapping[str, tuple[str, str]] = {
     "user": ("", "run as this user; empty: as the client's own"),
     "env.NAME": ("", "an environment variable NAME for the command"),
     "unordered": ("false", "true: sort the list before it is compared and stored"),
+    "volatile": ("", "paths below the value that change all the time: stored, but no change and no history"),
 }
 
 _BOOLEANS = configparser.RawConfigParser.BOOLEAN_STATES
@@ -70,6 +72,7 @@ class Plugin:
     user: str | None
     env: Mapping[str, str] = field(hash=False)
     unordered: bool
+    volatile: tuple[str, ...]
     directory: str
     source: str
 
@@ -107,7 +110,7 @@ def load(directories: Iterable[str | Path]) -> Loaded:
     """
     found: dict[str, Plugin] = {}
     problems: list[PluginError] = []
-    for directory in dict.fromkeys(Path(directory).expanduser().absolute() for directory in directories):
+    for directory in dict.fromkeys(Path(os.path.expanduser(directory)).absolute() for directory in directories):  # noqa: PTH111 - raises nothing
         for section in _sections(directory, problems):
             try:
                 _admit(_plugin(section), section, found)
@@ -254,7 +257,7 @@ def _section(
 
 
 def _content(file: Path) -> str:
-    if file.exists() and not file.is_file():
+    if os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113 - Path's raise PermissionError
         raise _problem(file, 1, "not a regular file", "move it elsewhere: *.cfg in a plugin directory is a plugin file")
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -333,6 +336,7 @@ def _plugin(section: _Section) -> Plugin:
         user=section.read("user", str, "") or None,
         env=_env(section),
         unordered=section.read("unordered", _boolean, False),
+        volatile=section.read("volatile", _words, ()),
         directory=str(section.file.parent),
         source=f"{section.file}:{section.line}",
     )
@@ -390,8 +394,12 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
 def _programs(text: str) -> tuple[str, ...]:
-    return tuple(re.sub(r"\s*\|\s*", "|", text).replace(",", " ").split())
+    return _words(re.sub(r"\s*\|\s*", "|", text))
 
 
 def _positive_duration(text: str) -> float:

@@ -12,16 +12,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vogeler import messages, targets
 from vogeler.backoff import Backoff
-from vogeler.errors import ExitCode, MessageError, StoreUnavailable, TransportUnavailable
+from vogeler.errors import ExitCode, MessageError, StoreUnavailable, TransportError, TransportUnavailable
 from vogeler.messages import Command, Receipt, decode, encode
 from vogeler.messaging import Consumer, Transport
 from vogeler.persistence import NodeSummary, Store
-from vogeler.units import parse_timestamp, to_timestamp
+from vogeler.units import to_timestamp
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ UNFINISHED = "unfinished"  # accepted, and not done when the time was up
 _FINAL = frozenset({messages.STORED, messages.UNCHANGED, messages.FAILED, messages.UNAVAILABLE, messages.REFUSED})
 _DRAW_EVERY_S = 0.1
 _ASK_STORE_AFTER_S = 10.0  # without a receipt
+_CLOCKS_APART_S = 300.0  # at most, this machine's and the server's
 
 
 @dataclass(frozen=True)
@@ -147,13 +148,16 @@ class Runner:
             return self._send(command, transport)
 
     def run(self, command: Command) -> Tally:
-        """Send the command and wait for its receipts. Raises TransportUnavailable if it can't be sent."""
+        """Send the command and wait for its receipts. Raises TransportError if it can't be sent.
+
+        ``at`` and ``expires_at`` of the command are those of the moment it is sent.
+        """
         tally = Tally(expected_nodes(self._store.nodes(), command.targets))
-        until = _Until.from_now(self._limits, command.splay_s)
         with closing(self._connect()) as transport:
             receipts = transport.consume_receipts(command.id)
             if not self._send(command, transport):
                 return tally
+            until = _Until.from_now(self._limits, command.splay_s)
             lost = self._listen(receipts, command, tally, until)
         if lost:
             self._listen_again(command, tally, until)
@@ -161,20 +165,24 @@ class Runner:
         return tally
 
     def _send(self, command: Command, transport: Transport) -> bool:
-        return transport.publish_command(encode(command), targets.broadcast_keys(command.targets), self._limits.ttl_s)
+        now_s = time.time()
+        sent = replace(command, at=to_timestamp(now_s), expires_at=to_timestamp(now_s + self._limits.ttl_s))
+        return transport.publish_command(encode(sent), targets.broadcast_keys(command.targets), self._limits.ttl_s)
 
     def _listen_again(self, command: Command, tally: Tally, until: _Until) -> None:
         """The connection was lost, but the command is out: go on over new ones. The store tells what was missed."""
         backoff = Backoff()
-        while not until.over(tally):
+        while until.left_s() > 0:
             time.sleep(min(backoff.next_s(), until.left_s()))
             try:
                 with closing(self._connect()) as transport:
                     receipts = transport.consume_receipts(command.id)
                     self._reconcile(command, tally)
+                    until = until.discovering(self._limits.discovery_s)  # the nodes come back as well
                     if not self._listen(receipts, command, tally, until):
                         return
-            except TransportUnavailable:
+            except TransportError as error:
+                log.warning("%s: still waiting", error, extra={"event": "retry"})
                 self._reconcile(command, tally)
 
     def _listen(self, receipts: Consumer, command: Command, tally: Tally, until: _Until) -> bool:
@@ -200,7 +208,10 @@ class Runner:
             log.warning("%s: the nodes below that have not answered may be done", error, extra={"event": "reconcile"})
 
     def _ask_store(self, command: Command, tally: Tally) -> None:
-        for node in tally.missing():
+        """Of the nodes that are missing, only those that were heard since can have answered."""
+        since = to_timestamp(time.time() - self._limits.timeout_s - command.splay_s - _CLOCKS_APART_S)
+        missing = set(tally.missing())
+        for node in [n.node for n in self._store.nodes() if n.node in missing and (n.heard_at or "") >= since]:
             status = self._store.status(node)
             for key, check in (status or {}).get("keys", {}).items():
                 if check.get("run") == command.id:
@@ -228,6 +239,10 @@ class _Until:
         now_s = time.monotonic()
         return cls(now_s + splay_s + limits.timeout_s, now_s + limits.discovery_s)
 
+    def discovering(self, discovery_s: float) -> _Until:
+        """The same deadline, and time to discover nodes from now on."""
+        return replace(self, discovered_s=time.monotonic() + discovery_s)
+
     def left_s(self) -> float:
         return max(0.0, self.deadline_s - time.monotonic())
 
@@ -254,8 +269,3 @@ def expected_nodes(known: Iterable[NodeSummary], meant: targets.Targets) -> dict
     expected = dict.fromkeys(targets.exact_names(meant))
     heard = {n.node: n.heard_at for n in known if targets.matches(meant, n.node, n.groups)}
     return {**expected, **heard}
-
-
-def expires_at(ttl_s: float) -> str:
-    """The timestamp until which a node may begin."""
-    return to_timestamp(parse_timestamp(messages.now()) + ttl_s)

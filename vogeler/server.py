@@ -3,12 +3,16 @@
 Two threads: this one talks to the broker, the writer to the store, so that a slow store never makes
 the broker think that the server is gone. The life of a result::
 
-    delivered ─▶ decoded ─▶ batch ─▶ (writer) history, record, status ─▶ receipt ─▶ acked
-                    │                              │
-                    └─▶ dead letter                └─▶ refused for good: dead letter
+    delivered ─▶ batch ─▶ decoded ─▶ (writer) history, record, status ─▶ receipt ─▶ acked
+                             │                      │
+                             └─▶ dead letter        └─▶ refused for good: dead letter
+
+What waits for its turn is kept as it came, compressed: a value can be many times larger unpacked.
 
 Until it is acked it belongs to the broker. A server that dies anywhere in between has its results
 delivered to another, and storing twice is storing once. Several servers may run side by side.
+
+While there is nothing to write, the writer removes what has had its time, in small steps.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +34,8 @@ from vogeler.errors import MessageError, StoreError
 from vogeler.messages import Heartbeat, Receipt, Result, decode, encode
 from vogeler.messaging import Consumer, Delivery, Transport
 from vogeler.persistence import Outcome, Storable, Store
+from vogeler.retention import Absentees, Housekeeping, Limits, Recurring
+from vogeler.units import parse_timestamp
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +52,9 @@ class Options:
     batch_bytes: int = 4_000_000
     batch_age_s: float = 0.01
     stop_timeout_s: float = 30.0
+    clock_skew_s: float = 300.0
     designs: Path | None = None  # a folder with design documents; None: as shipped
+    retention: Limits = Limits()
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,14 @@ class Server:
         self._stopping = threading.Event()
         self._abandoning = threading.Event()
         self._consumer: Consumer | None = None
-        self._batch: Batch[Entry] = self._new_batch()
+        self._batch: Batch[Delivery] = self._new_batch()
         self._in_flight = 0
         self._to_write: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
         self._written: queue.SimpleQueue[Written] = queue.SimpleQueue()
+        self._bug: BaseException | None = None  # what ended the writer
+        self._schedule = Recurring(options.retention.check_every_s, time.monotonic())
+        decommission_s = options.retention.decommission_s
+        self._absentees = None if decommission_s is None else Absentees(decommission_s)
         self.counts: Counter[str] = Counter()
 
     def run(self) -> None:
@@ -91,6 +103,8 @@ class Server:
             self._abandoning.set()
             self._to_write.put(None)
             writer.join(timeout=_WRITER_ENDS_WITHIN_S)  # what it is still at is delivered to another server
+            if self._bug is not None:
+                raise self._bug
             log.info("stopped; %s", _summary(self.counts), extra={"event": "stopped", "counts": dict(self.counts)})
 
     def stop(self) -> None:
@@ -121,15 +135,16 @@ class Server:
             finally:
                 self._consumer = None
 
-    def _new_batch(self) -> Batch[Entry]:
+    def _new_batch(self) -> Batch[Delivery]:
         return Batch(self._options.batch_count, self._options.batch_bytes, self._options.batch_age_s)
 
     def _turn(self, transport: Transport, consumer: Consumer) -> None:
         delivery = consumer.receive(self._wait_s())
         if delivery is not None:
-            self._admit(delivery, transport, consumer)
+            self._batch.add(delivery, delivery.envelope.unpacked_bytes, time.monotonic())
         self._settle_written(transport, consumer)
-        self._hand_over_if_due()
+        if not self._in_flight and self._batch.due_in_s(time.monotonic()) == 0.0:
+            self._hand_over(transport, consumer)
 
     def _wait_s(self) -> float:
         if self._in_flight:  # the writer wakes us when it is done
@@ -137,25 +152,31 @@ class Server:
         due_in_s = self._batch.due_in_s(time.monotonic())
         return _LONGEST_WAIT_S if due_in_s is None else due_in_s
 
-    def _admit(self, delivery: Delivery, transport: Transport, consumer: Consumer) -> None:
-        try:
-            message = decode(delivery.envelope, Result, Heartbeat)
-        except MessageError as error:
-            self._refuse(
-                delivery, error.message, error.fields.get("run"), error.fields.get("node"), transport, consumer
-            )
-            return
-        self._batch.add(Entry(delivery, message), len(delivery.envelope.body), time.monotonic())
-
-    def _hand_over_if_due(self) -> None:
+    def _hand_over(self, transport: Transport, consumer: Consumer) -> None:
         """One batch is written at a time; the next one grows meanwhile."""
-        if not self._in_flight and self._batch.due_in_s(time.monotonic()) == 0.0:
-            self._hand_over()
+        entries = []
+        for delivery in self._batch.take():
+            try:
+                message = decode(delivery.envelope, Result, Heartbeat)
+                self._check_clock(message)
+            except MessageError as error:
+                fields = error.fields
+                self._refuse(delivery, error.message, fields.get("run"), fields.get("node"), transport, consumer)
+            else:
+                entries.append(Entry(delivery, message))
+        if entries:
+            self._in_flight = len(entries)
+            self._to_write.put(entries)
 
-    def _hand_over(self) -> None:
-        entries = self._batch.take()
-        self._in_flight = len(entries)
-        self._to_write.put(entries)
+    def _check_clock(self, message: Storable) -> None:
+        """A result from the future would keep all later ones out of the record: they would be older."""
+        if isinstance(message, Result):
+            latest_s = time.time() + self._options.clock_skew_s
+            if parse_timestamp(message.collected_at) > latest_s or message.seq > latest_s * 1_000_000:
+                raise MessageError(
+                    f"collected at {message.collected_at} by the clock of {message.node}, ahead of this server's",
+                    vars(message),
+                )
 
     def _settle_written(self, transport: Transport, consumer: Consumer) -> None:
         while not self._written.empty():
@@ -182,40 +203,47 @@ class Server:
         self, delivery: Delivery, reason: str, run: object, node: object, transport: Transport, consumer: Consumer
     ) -> None:
         """To the dead letters; the runner that may wait for it is told, if the message says which."""
-        log.error("dead letter: %s", reason, extra={"event": "dead_letter", "node": node})
+        log.error("dead letter: %s", reason, extra={"event": "dead_letter"})
         self.counts["dead"] += 1
         consumer.dead_letter(delivery, reason)
-        try:
+        with suppress(ValueError):
             messages.check_node_name(node)
-        except ValueError:
-            return
-        if isinstance(run, str) and run:
-            receipt = Receipt(run, str(node), messages.FAILED, {"reason": f"not stored: {reason}"})
-            transport.publish_receipts([(run, encode(receipt))])
+            messages.check_id(run)
+            receipt = Receipt(str(run), str(node), messages.FAILED, {"reason": f"not stored: {reason[:1000]}"})
+            transport.publish_receipts([(str(run), encode(receipt))])
 
     def _drain(self, transport: Transport, consumer: Consumer) -> None:
         """Store and acknowledge what was taken, within the limit. The rest is delivered to another server."""
         deadline_s = time.monotonic() + self._options.stop_timeout_s
-        while (self._in_flight or len(self._batch)) and time.monotonic() < deadline_s:
+        while (self._in_flight or len(self._batch)) and self._bug is None and time.monotonic() < deadline_s:
             self._settle_written(transport, consumer)
             if not self._in_flight and len(self._batch):
-                self._hand_over()
+                self._hand_over(transport, consumer)
             if self._in_flight:
                 consumer.receive(min(0.1, deadline_s - time.monotonic()))
 
     # --- the store's side, in the writer's thread -------------------------------------------------
 
     def _write(self) -> None:
-        """Open the store, write batches, open it again when it was lost; until told to stop."""
+        """Open the store, write batches, open it again when it was lost; until told to stop.
+
+        A server whose writer is dead would hold its results for ever: a bug in here ends the process.
+        """
         pending: list[list[Entry]] = []
-        keep_trying(lambda backoff: self._write_batches(pending, backoff), self._abandoning, lambda error: False)
+        try:
+            keep_trying(lambda backoff: self._write_batches(pending, backoff), self._abandoning, lambda error: False)
+        except BaseException as error:
+            log.exception("the writer has died", extra={"event": "bug"})
+            self._bug = error
+            self.stop()
 
     def _write_batches(self, pending: list[list[Entry]], backoff: Backoff) -> None:
         with closing(self._open_store()) as store:
             _set_up(store, self._options.designs)
+            housekeeping = Housekeeping(store, self._options.retention, self._schedule, self._absentees)
             while True:
                 if not pending:
-                    entries = self._to_write.get()
+                    entries = self._next_to_write(housekeeping)
                     if entries is None:
                         return
                     pending.append(entries)
@@ -223,6 +251,13 @@ class Server:
                 self._written.put(Written(pending.pop(), outcomes))
                 backoff.reset()
                 self._wake()
+
+    def _next_to_write(self, housekeeping: Housekeeping) -> list[Entry] | None:
+        """A batch, or None at the end; until there is one, what else is due."""
+        while True:
+            with suppress(queue.Empty):
+                return self._to_write.get(timeout=housekeeping.due_in_s(time.monotonic()))
+            housekeeping.step(time.monotonic())
 
 
 def _set_up(store: Store, designs: Path | None) -> None:
@@ -240,7 +275,7 @@ def _set_up(store: Store, designs: Path | None) -> None:
 def _receipt(result: Result, outcome: Outcome) -> Receipt:
     detail: dict[str, object] = {"key": result.key, "duration_s": result.duration_s}
     if outcome.reason:
-        detail["reason"] = outcome.reason
+        detail["reason"] = outcome.reason[:1000]
     return Receipt(str(result.run), result.node, outcome.stage, detail)
 
 

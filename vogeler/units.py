@@ -6,6 +6,7 @@ import re
 from datetime import datetime, timezone
 
 _DURATION_S = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_LONGEST_S = 10 * 366 * 86400.0
 _SIZE_BYTES = {
     "": 1, "b": 1,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
@@ -19,7 +20,10 @@ def parse_duration(text: str) -> float:
 
     Raises ValueError, whose text says what is allowed.
     """
-    return _parse(text, _DURATION_S, "a duration such as 250ms, 90s, 5m, 2h or 7d")
+    seconds = _parse(text, _DURATION_S, "a duration such as 250ms, 90s, 5m, 2h or 7d")
+    if seconds > _LONGEST_S:
+        raise ValueError(f"{text!r} is longer than ten years")
+    return seconds
 
 
 def parse_size(text: str) -> int:

@@ -19,8 +19,8 @@ MODULES = {
 
 # Part of vogeler/ → the parts it may import, besides errors and itself. The same table is in CONTRIBUTING.md.
 LOW = {"registry", "urls", "backoff", "units", "messages", "topology"}
-ALL = LOW | {"config", "targets", "batch", "versions", "history", "formats", "plugins", "execute"}
-ALL |= {"messaging", "persistence"}
+ALL = LOW | {"config", "targets", "batch", "versions", "leaves", "history", "summary", "query", "find", "retention"}
+ALL |= {"formats", "plugins", "execute", "messaging", "persistence"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
@@ -32,13 +32,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "versions": set(),
     "messages": {"units"},
     "targets": {"messages", "topology"},
+    "leaves": {"messages"},
+    "query": {"leaves", "messages", "persistence", "units", "versions"},
+    "find": {"leaves", "persistence", "query"},
+    "retention": {"messages", "persistence", "units"},
     "history": {"messages"},
+    "summary": {"leaves", "units"},
     "config": {"urls", "messages", "registry", "units"},
     "formats": {"registry"},
     "plugins": {"formats", "messages", "registry", "units"},
-    "execute": {"formats", "plugins", "messages", "units"},
+    "execute": {"formats", "leaves", "plugins", "messages", "units"},
     "messaging": LOW,
-    "persistence": LOW - {"topology", "backoff"},
+    "persistence": LOW - {"topology", "backoff"} | {"leaves"},
     "client": ALL - {"config", "persistence"},
     "server": ALL - {"config", "formats", "plugins", "execute"},
     "runner": ALL - {"config", "formats", "plugins", "execute"},

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from vogeler.leaves import without
 from vogeler.messages import OK, Heartbeat, Result, digest_of
-from vogeler.units import to_timestamp
+from vogeler.persistence import Document
+from vogeler.units import parse_timestamp, to_timestamp
 
 EARLIER, LATER = "2026-01-31T08:00:00.000Z", "2026-01-31T09:00:00.000Z"
 
@@ -14,10 +17,23 @@ def result(seq: int, value: Any = None, node: str = "web01", key: str = "rpms", 
     """A result that ended well, unless ``status`` says otherwise; collected ``seq`` seconds after the epoch."""
     status = fields.pop("status", OK)
     if "digest" not in fields:
-        fields["digest"] = digest_of(value) if status == OK else None
+        fields["digest"] = digest_of(without(value, fields.get("volatile") or ())) if status == OK else None
     fields.setdefault("collected_at", to_timestamp(seq % 10**9))
     about = {"run": f"run-{seq}", "requested_by": "alice@ops1", **fields}
     return Result(node, "facts", key, seq, status, value=value, **about)
+
+
+def at(milliseconds: int) -> str:
+    """A moment of the server's clock, this long after ``EARLIER``."""
+    return to_timestamp(parse_timestamp(EARLIER) + milliseconds / 1000)
+
+
+def held(history: Iterable[Document], when: str) -> Any:
+    """The value that the record held then, from the history of a key and the forgotten ones; None: none."""
+    for change in sorted(history, key=lambda change: (change["stored_at"], change["seq"]), reverse=True):
+        if change["stored_at"] <= when and not change.get("late"):
+            return change["value"]
+    return None
 
 
 def heartbeat(node: str = "web01", version: str = "2.0", groups: tuple[str, ...] = ("web",)) -> Heartbeat:

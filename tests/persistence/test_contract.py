@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 
-from tests.persistence.examples import EARLIER, LATER, deep, heartbeat, result
+from tests.persistence.examples import EARLIER, LATER, at, deep, heartbeat, held, result
 from vogeler import persistence
+from vogeler.leaves import record_leaves
 from vogeler.messages import FAILED, REFUSED, STORED, UNAVAILABLE, UNCHANGED, digest_of
 from vogeler.persistence import NodeSummary, Store
+from vogeler.units import to_timestamp
 
 
 def stages(outcomes: list[persistence.Outcome]) -> list[str]:
@@ -92,7 +95,10 @@ def test_an_older_result_goes_to_the_history_only(store):
     assert "older" in outcome.reason
     assert store.record("web01")["rpms"] == "new"
     assert store.status("web01")["keys"]["rpms"]["seq"] == 5
-    assert changes(store) == ["new", "old"]
+    assert [(change["value"], change.get("late")) for change in store.history("web01")] == [
+        ("old", True),
+        ("new", None),
+    ]
 
 
 def test_outcomes_are_in_the_order_of_the_batch(store):
@@ -191,19 +197,26 @@ def test_one_message_that_is_refused_stops_neither_its_node_nor_the_batch(store,
 def test_nodes_tells_of_each_node_what_the_listings_show(store):
     failed, absent = result(1, status="failed", key="zz"), result(1, status="unavailable", key="yy")
     store.apply([heartbeat(groups=("web", "dmz")), failed, absent, result(2, "x", "web02")], EARLIER)
-    web01 = NodeSummary("web01", EARLIER, "2.0", EARLIER, ("web", "dmz"), ("zz",))
-    web02 = NodeSummary("web02", EARLIER, None, None, (), ())
+    checked = {"zz": failed.collected_at, "yy": absent.collected_at}
+    web01 = NodeSummary("web01", EARLIER, "2.0", EARLIER, ("web", "dmz"), ("zz",), checked)
+    web02 = NodeSummary("web02", EARLIER, None, None, (), (), {"rpms": to_timestamp(2)})
     assert list(store.nodes()) == [web01, web02]
 
 
 def test_a_batch_of_300_nodes_and_listings_of_several_pages(store, monkeypatch):
     """Nothing is missing or double at the edge of a page."""
     monkeypatch.setattr(f"{type(store).__module__}._PAGE", 100)
+    monkeypatch.setattr(f"{type(store).__module__}._RECORDS_PAGE", 100)
     names = [f"node{number:03d}" for number in range(300)]
     batch = [message for name in names for message in (result(1, name, name), heartbeat(name))]
     assert set(stages(store.apply(batch, EARLIER))) == {STORED}
     assert [summary.node for summary in store.nodes()] == names
     assert store.record("node299")["rpms"] == "node299"
+    assert [(record["_id"], record["rpms"]) for record in store.records()] == [(name, name) for name in names]
+    asked = [*names[250:], "nobody", *names[:20], names[3]]
+    assert [record["_id"] for record in store.records(asked)] == sorted([*names[250:], *names[:20]])
+    assert list(store.records([])) == []
+    assert [(change["node"], change["value"]) for change in store.changes(EARLIER)] == [(n, n) for n in names[::-1]]
 
 
 def test_the_history_of_all_keys_is_sorted_by_time_newest_first(store, monkeypatch):
@@ -222,6 +235,256 @@ def test_writing_while_a_listing_is_read_disturbs_neither(store, monkeypatch):
         store.apply([heartbeat(summary.node)], LATER)
         seen.append(summary.node)
     assert seen == [f"node{number}" for number in range(6)]
+
+
+# --- leaves: the index of what is in the records --------------------------------------------------
+
+VALUES = {
+    "text": "ü", "quoted": '"1"', "one": 1, "true": True, "digits": "1", "float": 0.5, "whole": 2.0, "huge": 2**70,
+    "minus": -3, "nothing": None, "empty": {}, "list": [], "zero": 0, "no": False, "a.b": {"c.d": "dots"},
+    "twice": ["x", "x", ["y", ["x"]]], "ports": [{"port": 1}, {"port": 2, "open": []}], "": "no name",
+}  # fmt: skip
+
+
+def typed(found):
+    """In Python ``True == 1 == 1.0``; in a record they differ."""
+    return sorted((path, node, type(value).__name__, repr(value)) for path, node, value in found)
+
+
+def test_the_index_holds_every_leaf_of_every_record(store):
+    store.apply([result(1, VALUES, node, key) for node in ("web01", "web02") for key in ("facter", "fac")], EARLIER)
+    every = set(record_leaves({"fac": VALUES, "facter": VALUES}))
+    expected = [(path, node, value) for path, value in every for node in ("web01", "web02")]
+    assert typed(store.leaves("f")) == typed(expected)
+    assert typed(store.leaves("facter.p")) == typed(leaf for leaf in expected if leaf[0].startswith("facter.p"))
+    assert [row[:2] for row in store.leaves("facter.one", exact=True)] == [
+        ("facter.one", n) for n in ("web01", "web02")
+    ]
+    assert list(store.leaves("facter", exact=True)) == []
+    assert list(store.leaves("system_name")) == list(store.leaves("vogeler")) == []
+
+
+def test_the_index_follows_the_record(store):
+    store.apply([result(1, {"bash": "5.1", "zsh": "5.9"}), result(1, ["a", "b"], key="jmx")], EARLIER)
+    store.apply(
+        [result(2, {"bash": "5.2", "dash": "0.5"}), result(2, "down", key="jmx"), result(1, 0, "web02")], EARLIER
+    )
+    assert sorted(store.leaves("rpms."), key=str) == [("rpms.bash", "web01", "5.2"), ("rpms.dash", "web01", "0.5")]
+    assert list(store.leaves("jmx")) == [("jmx", "web01", "down")]
+    store.apply([result(1, "late"), result(3, status="failed")], LATER)
+    assert sorted(store.leaves("rpms"), key=str)[0] == ("rpms", "web02", 0)
+    store.forget("web01", "alice", LATER)
+    assert list(store.leaves("rpms")) == [("rpms", "web02", 0)]
+    assert list(store.leaves("jmx")) == []
+
+
+def test_a_path_is_found_as_it_is_written_and_no_other(store):
+    """CouchDB's order is that of people: upper and lower case, accents, dashes side by side."""
+    names = [
+        "a",
+        "A",
+        "ab",
+        "aB",
+        "Ab",
+        "ä",
+        "a-b",
+        "a_b",
+        "a b",
+        "b",
+        "á",
+        "a.",
+        "z",
+        "Z",
+        "ab\u0301",
+        "æ",
+        "ａ",
+        "字",
+        "🐧",
+    ]
+    store.apply([result(1, {name: position for position, name in enumerate(names)}, key="k")], EARLIER)
+    for prefix in names:
+        found = [path[2:] for path, _, _ in store.leaves("k." + prefix)]
+        assert sorted(found) == sorted(name for name in names if name.startswith(prefix))
+        assert [path for path, _, _ in store.leaves("k." + prefix, exact=True)] == ["k." + prefix]
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 7, 1000])
+def test_leaves_of_several_pages(store, monkeypatch, page):
+    """Many nodes with one path, and many values of one node at one path: nothing is missing or double."""
+    for name in ("_PAGE", "_ROWS_PAGE"):
+        monkeypatch.setattr(f"{type(store).__module__}.{name}", page, raising=False)
+    values = {
+        "lines": [f"line {number}" for number in range(9)],
+        "os": "Debian",
+        "rows": [{"a": 1}, {"a": 1}, {"a": 2}],
+    }
+    store.apply([result(1, values, f"web{number}", "k") for number in range(5)], EARLIER)
+    expected = [(path, f"web{number}", value) for number in range(5) for path, value in {*record_leaves({"k": values})}]
+    assert typed(store.leaves("k")) == typed(expected)
+    for path in ("k.lines", "k.os", "k.rows.a"):
+        assert typed(store.leaves(path, exact=True)) == typed(leaf for leaf in expected if leaf[0] == path)
+
+
+# --- volatile: stored, but no change --------------------------------------------------------------
+
+
+def test_what_is_volatile_is_stored_and_makes_no_history(store):
+    volatile = ["uptime", "memory.free", "disks.*.free"]
+
+    def facts(seq, uptime, free, os="Debian"):
+        memory, disks = {"free": free, "total": 8}, {"sda": {"free": free, "size": 9}}
+        return result(seq, {"os": os, "uptime": uptime, "memory": memory, "disks": disks}, volatile=volatile)
+
+    store.apply([facts(1, 10, 5)], EARLIER)
+    before = store.record("web01")
+    assert stages(store.apply([facts(3, 30, 4)], LATER)) == [UNCHANGED]
+    record = store.record("web01")
+    assert record["rpms"] == facts(3, 30, 4).value
+    assert record["vogeler"] == before["vogeler"]
+    assert record["updated_at"] == EARLIER
+    assert ("rpms.uptime", "web01", 30) in store.leaves("rpms.")
+    assert ("rpms.uptime", "web01", 10) not in store.leaves("rpms.")
+    assert stages(store.apply([facts(2, 20, 4)], LATER)) == [UNCHANGED]  # late
+    assert store.record("web01") == record
+    store.apply([facts(4, 40, 4, "Rocky")], LATER)
+    stable = {"memory": {"total": 8}, "disks": {"sda": {"size": 9}}}
+    assert changes(store) == [{"os": "Rocky", **stable}, {"os": "Debian", **stable}]
+    assert store.record("web01")["rpms"]["uptime"] == 40
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+def test_a_change_is_stored_when_the_record_began_to_hold_it(store):
+    store.apply([result(1, "a"), result(2, "b")], at(0))
+    store.apply([result(3, "b")], at(10))
+    store.apply([result(4, "a"), result(4, "x", key="dpkg")], at(20))
+    store.apply([result(4, "a")], at(30))
+    found = [(change["value"], change["stored_at"]) for change in store.history("web01", "rpms")]
+    assert found == [("a", at(20)), ("b", at(0)), ("a", at(0))]
+    assert store.record("web01")["vogeler"]["keys"]["rpms"]["stored_at"] == at(20)
+
+
+def test_a_server_whose_clock_is_behind_stores_after_what_it_follows(store):
+    store.apply([result(1, "a"), result(1, "a", key="dpkg")], at(100))
+    store.apply([result(2, "b")], at(50))
+    store.apply([result(3, "c")], at(60))
+    assert [(c["value"], c["stored_at"]) for c in store.history("web01", "rpms")] == [(v, at(100)) for v in "cba"]
+    assert store.forget("web01", "alice", at(70))
+    store.apply([result(1, "a"), result(2, "d")], at(80))
+    history = list(store.history("web01"))
+    assert [change["stored_at"] for change in history] == [at(102), at(102), at(101), *[at(100)] * 4]
+    assert held(history, at(101)) is None
+    assert (held(history, at(100)), held(history, at(200))) == ("c", "d")
+
+
+def test_a_server_whose_clock_is_wrong_is_not_followed(store):
+    store.apply([result(1, "a")], "2099-01-01T00:00:00.000Z")
+    store.apply([result(2, "b")], EARLIER)
+    assert held(store.history("web01", "rpms"), LATER) == "b"
+
+
+def test_a_result_that_is_delivered_again_after_its_node_was_forgotten_is_stored_again(store):
+    """The server died with it, the node was forgotten, another server gets it."""
+    store.apply([result(5, "a")], at(0))
+    store.forget("web01", "alice", at(10))
+    for milliseconds in (20, 30):
+        store.apply([result(5, "a")], at(milliseconds))
+    assert store.record("web01")["vogeler"]["forgotten_at"] == at(10)
+    found = [(change["event"], change["stored_at"]) for change in store.history("web01")]
+    assert found == [("change", at(20)), ("forgotten", at(10)), ("change", at(0))]
+
+
+def test_changes_are_those_of_the_whole_fleet_from_a_time_to_a_time(store, monkeypatch):
+    monkeypatch.setattr(f"{type(store).__module__}._PAGE", 2)
+    for number in range(6):
+        store.apply([result(number, number, f"web{number % 2}"), result(number, number, "db", "x")], at(number))
+    store.forget("db", "alice", at(6))
+    every = [(change["node"], change["value"]) for change in store.changes(at(0))]
+    assert every == [("db", None), *((node, n) for n in range(5, -1, -1) for node in (f"web{n % 2}", "db"))]
+    assert [c["stored_at"] for c in store.changes(at(2), at(4))] == [at(3), at(3), at(2), at(2)]
+    assert list(store.changes(at(7))) == list(store.changes(at(3), at(3))) == []
+
+
+def test_follow_tells_of_changes_as_they_are_stored(store, dbhost):
+    store.apply([result(1, "before")], at(0))
+    feed = store.follow()
+    with closing(persistence.connect(dbhost)) as other:
+        other.apply([result(2, "a"), result(3, "a")], at(1))
+        assert next(feed) is None
+        assert next(feed)["value"] == "a"
+        before_s = time.monotonic()
+        assert next(feed) is None
+        assert 0.5 < time.monotonic() - before_s < 5
+        other.forget("web01", "alice", at(2))
+        other.apply([result(4, "b")], at(3))
+        other.prune(at(1), 1, 100)
+    seen = [next(feed) for _ in range(2)]
+    assert sorted(change["event"] for change in seen) == ["change", "forgotten"]
+    assert next(feed) is None
+
+
+# --- retention ------------------------------------------------------------------------------------
+
+
+def left(store: Store, node: str = "web01", key: str | None = None) -> list[object]:
+    return [change["value"] for change in store.history(node, key)]
+
+
+def test_prune_keeps_the_newest_and_what_was_held_at_the_horizon(store):
+    for number in range(10):
+        store.apply([result(10 * number, number), result(10 * number, number, "web02", "x")], at(number))
+    assert store.prune(at(5), 2, 1000) == 2 * 4
+    assert left(store) == left(store, "web02") == [9, 8, 7, 6, 5, 4]
+    assert store.prune(at(100), 8, 1000) == 0
+    assert store.prune(at(100), 3, 1000) == 2 * 3
+    assert store.prune(at(100), 0, 1000) == 2 * 2
+    assert left(store) == [9]
+    assert store.record("web01")["rpms"] == 9
+
+
+def test_prune_takes_the_oldest_first_and_no_more_than_it_is_told(store):
+    for number in range(6):
+        store.apply([result(number, number), result(number, number, "web02", "x")], at(number))
+    counts = []
+    while count := store.prune(at(100), 1, 3):
+        counts.append(count)
+        for node in ("web01", "web02"):
+            assert left(store, node) == list(range(5, 5 - len(left(store, node)), -1))
+    assert counts == [3, 3, 3, 1]
+
+
+def test_what_came_late_is_no_answer_to_what_was_held(store):
+    store.apply([result(5, "a")], at(0))
+    store.apply([result(4, "late")], at(1))
+    store.apply([result(6, "b")], at(2))
+    assert store.prune(at(2), 1, 100) == 1
+    assert left(store) == ["b", "a"]
+
+
+def test_of_a_node_forgotten_before_the_horizon_nothing_stays(store):
+    store.apply([result(1, "a"), result(1, "x", key="dpkg")], at(0))
+    store.forget("web01", "alice", at(10))
+    assert store.prune(at(10), 5, 100) == 0
+    store.apply([result(2, "b")], at(20))
+    assert store.prune(at(15), 5, 2) == 2
+    assert left(store) == ["b", None]  # that it was forgotten goes last
+    assert store.prune(at(15), 5, 100) == 1
+    assert left(store) == ["b"]
+
+
+def test_several_may_prune_at_once(store, dbhost):
+    store.apply([result(seq, seq, f"web{node}") for node in range(5) for seq in range(60)], at(0))
+    barrier = threading.Barrier(3)
+
+    def prune(_: int) -> int:
+        with closing(persistence.connect(dbhost)) as mine:
+            barrier.wait(timeout=20)
+            return sum(iter(lambda: mine.prune(at(1), 4, 7), 0))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sum(pool.map(prune, range(3))) == 5 * 56
+    assert left(store, "web3") == [59, 58, 57, 56]
 
 
 # --- several servers ------------------------------------------------------------------------------

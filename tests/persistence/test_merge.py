@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.persistence.examples import EARLIER, LATER, deep, heartbeat, result
+from tests.persistence.examples import EARLIER, LATER, at, deep, heartbeat, held, result
 from vogeler.messages import FAILED, OK, REFUSED, STORED, TIMEOUT, UNAVAILABLE, UNCHANGED, Result
 from vogeler.persistence import Document, Storable
-from vogeler.persistence._merge import LATE, Merged, forgotten, merge, summary
+from vogeler.persistence._merge import LATE, Merged, corrected, forgotten, merge, summary
 
 
 class Shelf:
@@ -22,18 +22,39 @@ class Shelf:
         self.record: Optional[Document] = None
         self.status: Optional[Document] = None
         self.history: dict[str, Document] = {}
+        self.forgotten_at: Optional[str] = None
 
     def apply(self, *messages: Storable, at: str = EARLIER, dies_after: int = 3) -> Merged:
         """Merge and write; ``dies_after`` writes (history, record, status) the server is gone."""
-        merged = merge("web01", self.record, self.status, messages, at)
+        return self.write(self.read(*messages, at=at), dies_after)
+
+    def read(self, *messages: Storable, at: str = EARLIER) -> Merged:
+        """Merge only: somebody else may write before ``write`` does."""
+        return merge("web01", self.record, self.status, messages, at, None if self.record else self.forgotten_at)
+
+    def write(self, merged: Merged, dies_after: int = 3) -> Merged:
+        """Write what was merged."""
         if dies_after > 0:
+            there = {name: {**change, "_rev": "1-x"} for name, change in self.history.items()}
             for change in merged.history:
                 self.history.setdefault(change["_id"], change)
+            self.history.update((change["_id"], change) for change in corrected(merged, there))
         if dies_after > 1 and merged.record is not None:
             self.record = merged.record
         if dies_after > 2 and merged.status is not None:
             self.status = merged.status
         return merged
+
+    def forget(self, at: str) -> None:
+        """As a store does."""
+        if self.record or self.status:
+            entry = forgotten("web01", self.record, "alice", at)
+            self.history[entry["_id"]] = entry
+            self.record, self.status, self.forgotten_at = None, None, entry["stored_at"]
+
+    def held(self, key: str, when: str) -> Any:
+        """What the history says."""
+        return held([change for change in self.history.values() if change["key"] in (key, None)], when)
 
 
 def stages(merged: Merged) -> list[str]:
@@ -55,6 +76,7 @@ def test_the_first_result_makes_the_three_documents_of_design():
             "keys": {
                 "rpms": {
                     "changed_at": first.collected_at,
+                    "stored_at": LATER,
                     "digest": first.digest,
                     "run": "run-1",
                     "requested_by": "alice@ops1",
@@ -91,6 +113,7 @@ def test_the_first_result_makes_the_three_documents_of_design():
         "value": ["bash"],
         "digest": first.digest,
         "changed_at": first.collected_at,
+        "stored_at": LATER,
         "run": "run-1",
         "requested_by": "alice@ops1",
         "seq": 1,
@@ -257,7 +280,7 @@ def test_history_ids_are_unambiguous_whatever_the_key():
         shelf.apply(result(1, "v", key=key))
     assert len(shelf.history) == 5
     assert all(len(name.split(":")) == 4 for name in shelf.history)
-    assert forgotten("web01", "alice", EARLIER)["_id"].startswith("web01::")
+    assert forgotten("web01", None, "alice", EARLIER)["_id"].startswith("web01::")
 
 
 def test_a_summary_names_what_did_not_end_well():
@@ -331,3 +354,106 @@ def test_applying_everything_once_more_writes_nothing_but_the_status(drawn):
         merged = shelf.apply(*batch)
         assert merged.record is None
     assert shelf.record is record
+
+
+# --- the history tells what the record held -------------------------------------------------------
+
+
+def test_a_result_whose_server_died_is_stored_when_it_is_delivered_again():
+    """Until then the history says what the record does not hold yet."""
+    shelf = Shelf()
+    shelf.apply(result(1, "a"), result(2, "b"), at=at(0), dies_after=1)
+    shelf.apply(result(1, "a"), result(2, "b"), at=at(50))
+    assert [change["stored_at"] for change in shelf.history.values()] == [at(50), at(50)]
+    assert shelf.record["vogeler"]["keys"]["rpms"]["stored_at"] == at(50)
+
+
+def test_of_two_servers_the_one_that_came_too_late_says_so_in_the_history():
+    """Its clock is ahead: its result would look newer than the one that is in the record."""
+    shelf = Shelf()
+    shelf.apply(result(1, "a"), at=at(0))
+    slow = shelf.read(result(2, "b"), at=at(100))
+    quick = shelf.read(result(3, "c"), at=at(50))
+    shelf.write(slow, dies_after=1)
+    shelf.write(quick)
+    shelf.apply(result(2, "b"), at=at(100))  # again, after the conflict or the crash
+    assert (shelf.record["rpms"], shelf.held("rpms", at(1000))) == ("c", "c")
+
+
+def test_of_two_servers_the_one_that_is_overtaken_stores_after_the_other():
+    shelf = Shelf()
+    shelf.apply(result(1, "a"), at=at(0))
+    slow = shelf.read(result(3, "c"), at=at(10))
+    quick = shelf.read(result(2, "b"), at=at(20))
+    shelf.write(slow, dies_after=1)
+    shelf.write(quick)
+    shelf.apply(result(3, "c"), at=at(10))
+    assert (shelf.record["rpms"], shelf.held("rpms", at(1000))) == ("c", "c")
+
+
+def test_a_record_that_was_written_while_the_node_was_forgotten_is_written_anew():
+    """There was no record yet, so that its writing is no conflict; that of the status is."""
+    shelf = Shelf()
+    shelf.apply(heartbeat(), at=at(0))
+    meanwhile = shelf.read(result(1, "a"), at=at(10))
+    shelf.forget(at(20))
+    shelf.write(meanwhile, dies_after=2)
+    merged = merge("web01", {**shelf.record, "_rev": "1-x"}, None, [result(1, "a")], at(10), shelf.forgotten_at)
+    assert merged.record["_rev"] == "1-x"
+    shelf.write(merged)
+    assert shelf.held("rpms", at(1000)) == "a"
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 3, "soon", {"keys": 3}, {"keys": {"rpms": {"stored_at": 7}}, "forgotten_at": []}]
+)
+def test_odd_times_in_a_record_stop_nothing(odd):
+    shelf = Shelf()
+    shelf.record = {"_id": "web01", "rpms": "a", "vogeler": odd}
+    shelf.apply(result(1, "b"), at=at(0))
+    assert shelf.record["rpms"] == shelf.held("rpms", at(0)) == "b"
+    shelf.forget(at(1))
+
+
+@st.composite
+def servers_at_work(draw: st.DrawFn, skew: int) -> list[tuple[Any, ...]]:
+    """What happens to one key: results by several servers that die, and forgets."""
+    steps: list[tuple[Any, ...]] = []
+    for turn in range(1, draw(st.integers(1, 8)) + 1):
+        time = at(20 * turn + draw(st.integers(-skew, skew)))
+        if not skew and draw(st.integers(0, 5)) == 0:
+            steps.append(("forget", time))
+        else:
+            batch = draw(st.lists(st.integers(0, 7), min_size=1, max_size=3))
+            steps.append(("apply", time, batch, draw(st.integers(0, 3))))
+    return steps
+
+
+def play(steps: list[tuple[Any, ...]]) -> Shelf:
+    """A batch whose server died is delivered again after the others."""
+    shelf, again = Shelf(), []
+    for kind, time, *rest in steps:
+        if kind == "forget":
+            shelf.forget(time)
+            continue
+        batch, dies_after = rest
+        messages = [result(seq, "abc"[seq % 3]) for seq in batch]
+        shelf.apply(*messages, at=time, dies_after=dies_after)
+        again += [messages] if dies_after < 3 else []
+    for messages in again:
+        shelf.apply(*messages, at=at(500))
+    return shelf
+
+
+@given(servers_at_work(skew=0))
+def test_whatever_servers_do_the_newest_of_the_history_is_in_the_record(steps):
+    shelf = play(steps)
+    assert (shelf.record or {}).get("rpms") == shelf.held("rpms", at(10_000))
+
+
+@given(servers_at_work(skew=100))
+def test_whatever_clocks_say_the_highest_seq_of_the_history_is_in_the_record(steps):
+    shelf = play(steps)
+    stayed = [change for change in shelf.history.values() if not change.get("late")]
+    newest = max(stayed, key=lambda change: change["seq"], default={"value": None})
+    assert (shelf.record or {}).get("rpms") == newest["value"]

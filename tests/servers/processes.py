@@ -86,7 +86,7 @@ class Fleet:
         self.qhost, self.dbhost, self.directory = qhost, dbhost, directory
         self.plugins = directory / "plugins"
         self.plugins.mkdir()
-        self._daemons: list[Daemon] = []
+        self.daemons: list[Daemon] = []
         config = directory / "vogeler.conf"
         config.write_text(f"[vogeler]\nqhost = {qhost}\ndbhost = {dbhost}\nlogformat = json\n")
         keep = {name: value for name, value in os.environ.items() if not name.startswith("VOGELER_")}
@@ -103,9 +103,9 @@ class Fleet:
         return self._start("client", "--node", node, "--plugins", str(self.plugins), *flags)
 
     def _start(self, program: str, *flags: str) -> Daemon:
-        log = self.directory / f"{program}-{len(self._daemons)}.log"
+        log = self.directory / f"{program}-{len(self.daemons)}.log"
         daemon = Daemon([str(COMMANDS / f"vogeler-{program}"), *flags], self.environment, log)
-        self._daemons.append(daemon)
+        self.daemons.append(daemon)
         return daemon
 
     def runner(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -132,7 +132,7 @@ class Fleet:
 
     def logs(self) -> str:
         """The end of every daemon's log."""
-        return "\n".join(f"== {daemon.process.args}\n{daemon.log[-2000:]}" for daemon in self._daemons)
+        return "\n".join(f"== {daemon.process.args}\n{daemon.log[-2000:]}" for daemon in self.daemons)
 
     def store(self) -> Store:
         return persistence.connect(self.dbhost)
@@ -146,9 +146,9 @@ class Fleet:
             wait_until(lambda: {n.node for n in store.nodes()} >= set(nodes), f"{nodes} known to the store", self.logs)
 
     def stop(self) -> None:
-        for daemon in self._daemons:
+        for daemon in self.daemons:
             daemon.process.terminate()
-        for daemon in self._daemons:
+        for daemon in self.daemons:
             try:
                 daemon.process.wait(LIMIT_S)
             except subprocess.TimeoutExpired:

@@ -12,7 +12,6 @@ from vogeler import formats, registry, targets, urls
 from vogeler.backoff import Backoff
 from vogeler.batch import Batch
 from vogeler.errors import UsageError
-from vogeler.history import difference
 from vogeler.units import (
     format_duration,
     format_size,
@@ -156,12 +155,3 @@ def test_the_registry_finds_by_name_and_suggests_for_a_slip() -> None:
         registry.load("vogeler.formats", "jsno", "result_format")
     assert "did you mean 'json'?" in str(caught.value.remedy)
     assert "yaml" in registry.names(formats.__name__)
-
-
-def test_differences_by_key_for_mappings_as_sets_for_lists() -> None:
-    changed = difference({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 5, "d": 4})
-    assert (changed.added, changed.removed, changed.changed) == (("d",), ("c",), (("b", 2, 5),))
-    listed = difference(["x", "y"], ["y", "z", {"p": 1}])
-    assert (listed.added, listed.removed) == (("z", '{"p":1}'), ("x",))
-    assert str(difference("a", "b")) == "1 changed"
-    assert str(difference([1], [1])) == "nothing"

@@ -16,14 +16,18 @@ from types import FrameType
 from typing import Any
 
 from vogeler import __version__
+from vogeler.cli._output import printable
 from vogeler.config import Settings, flag_of, load, settings_of
-from vogeler.errors import ExitCode, VogelerError
+from vogeler.errors import ExitCode, UsageError, VogelerError
 from vogeler.units import to_timestamp
 
 EPILOG = "Settings may also come from the environment (VOGELER_QHOST, ...) or the file; see etc/vogeler.conf."
 
 
+log = logging.getLogger(__name__)
+
 _PREFIX = "setting_"
+LEAVE_AFTER_S = 5.0  # beyond stop_timeout
 
 
 def parser_for(program: str, description: str) -> argparse.ArgumentParser:
@@ -71,9 +75,9 @@ def settings_from(program: str, arguments: argparse.Namespace) -> Settings:
 
 def guarded(program: str, main: Callable[[], int]) -> int:
     """Run ``main``; every error of ours becomes a message on stderr and its exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what nodes report may not fit the terminal's encoding
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _open_standard_streams()
     try:
+        _check_arguments()
         return int(main())
     except VogelerError as error:
         complain(program, error)
@@ -82,8 +86,28 @@ def guarded(program: str, main: Callable[[], int]) -> int:
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our stdout left (head, a pager): what is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return int(ExitCode.OK)
+    except OSError as error:
+        complain(program, VogelerError(f"{error.filename or 'input or output'}: {error.strerror or error}"))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a full disk would be told again at exit
+        return int(ExitCode.INTERNAL)
+
+
+def _open_standard_streams() -> None:
+    """A program may be started with its streams closed; what nodes report may not fit the terminal's encoding."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open to the end
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _check_arguments() -> None:
+    for argument in sys.argv[1:]:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"the argument {argument!a} is not UTF-8", "write it in UTF-8") from None
 
 
 def complain(program: str, error: VogelerError) -> None:
@@ -100,7 +124,7 @@ def talk(text: str) -> None:
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = f"{to_timestamp(record.created)} {record.levelname.lower()} {record.getMessage()}"
+        text = f"{to_timestamp(record.created)} {record.levelname.lower()} {printable(record.getMessage())}"
         return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
 
 
@@ -128,6 +152,21 @@ def start_logging(settings: Settings) -> None:
     root.handlers[:] = [handler]
     root.setLevel(settings.loglevel.upper())
     root.propagate = False
+
+
+def leave_within(limit_s: float) -> None:
+    """End the process after ``limit_s``, whatever hangs: a frozen broker, a store that does not answer.
+
+    What was not acknowledged is delivered again, so nothing is lost.
+    """
+
+    def leave() -> None:
+        log.error("still not stopped: leaving what hangs behind", extra={"event": "stopped"})
+        os._exit(ExitCode.INTERNAL)
+
+    timer = threading.Timer(limit_s, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def on_signals(signals: Sequence[signal.Signals], act: Callable[[], None]) -> None:

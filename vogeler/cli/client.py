@@ -8,7 +8,17 @@ import logging
 import signal
 
 from vogeler.cli._output import add_format, write_rows, write_value
-from vogeler.cli._program import guarded, on_signals, parser_for, settings_flags, settings_from, start_logging, talk
+from vogeler.cli._program import (
+    LEAVE_AFTER_S,
+    guarded,
+    leave_within,
+    on_signals,
+    parser_for,
+    settings_flags,
+    settings_from,
+    start_logging,
+    talk,
+)
 from vogeler.config import Settings
 from vogeler.errors import ExitCode, NotFoundError
 from vogeler.messages import OK, UNAVAILABLE
@@ -22,9 +32,13 @@ _COLUMNS = ("name", "alias", "key", "format", "available", "description")
 
 def main() -> int:
     """The command line. Returns the exit code."""
-    arguments = _parser().parse_args()
-    act = {"list": _list, "test": _test}.get(arguments.act, _run)
-    return guarded("client", lambda: act(arguments, settings_from("client", arguments)))
+
+    def run() -> int:
+        arguments = _parser().parse_args()
+        act = {"list": _list, "test": _test}.get(arguments.act, _run)
+        return act(arguments, settings_from("client", arguments))
+
+    return guarded("client", run)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +79,12 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
             settings.qhost, settings.qpassword or None, settings.connect_timeout, f"vogeler-client {settings.node}"
         ),
     )
-    on_signals([signal.SIGTERM, signal.SIGINT], client.stop)
+
+    def stop() -> None:
+        leave_within(settings.stop_timeout + LEAVE_AFTER_S)
+        client.stop()
+
+    on_signals([signal.SIGTERM, signal.SIGINT], stop)
     on_signals([signal.SIGHUP], client.reload)
     client.run()
     return ExitCode.OK

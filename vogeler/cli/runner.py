@@ -4,33 +4,47 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import socket
 import sys
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
-from typing import Any
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
 
 from vogeler import targets
 from vogeler.cli._output import add_format, printable, write_rows, write_value
 from vogeler.cli._program import guarded, parser_for, settings_from, start_logging, talk
 from vogeler.config import Settings
-from vogeler.errors import ExitCode, UsageError
-from vogeler.messages import FAILED, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Command
+from vogeler.errors import ExitCode, NotFoundError, UsageError
+from vogeler.messages import FAILED, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Command, now
+
+if TYPE_CHECKING:
+    from vogeler.persistence import Store
+    from vogeler.query import Expression
 
 _COLUMNS = ("node", "stage", "key", "duration_s", "reason", "heard_at")
 
 
 def main() -> int:
     """The command line. Returns the exit code."""
-    arguments = _parser().parse_args()
-    return guarded("runner", lambda: _run(arguments, settings_from("runner", arguments)))
+
+    def run() -> int:
+        arguments = _parser().parse_args()
+        return _run(arguments, settings_from("runner", arguments))
+
+    return guarded("runner", run)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_for("runner", "Ask nodes to run a plugin and store its result; wait, and say how it went.")
     parser.add_argument("-c", "-x", "--command", required=True, metavar="ALIAS", help="the plugin's name or alias")
     parser.add_argument(
-        "-n", "--nodes", required=True, metavar="NODES", help="all, or a comma list of names, globs and group:NAME"
+        "-n",
+        "--nodes",
+        required=True,
+        metavar="NODES",
+        help="all; a list of names, globs, group:NAME; or 'where EXPR'",
     )
     parser.add_argument("--show", action="store_true", help="print the values that are stored now")
     parser.add_argument("--no-wait", action="store_true", help="send the command, print the run's id, and leave")
@@ -41,42 +55,70 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler import messaging, persistence
     from vogeler.cli._progress import Progress
-    from vogeler.runner import Limits, Runner, expires_at
+    from vogeler.runner import Limits, Runner
 
     start_logging(settings)
+    if not arguments.command.strip():
+        raise UsageError("-c names no plugin", "vogeler-client list shows the plugins of a node")
     if arguments.no_wait and arguments.show:
         raise UsageError("--no-wait and --show together make no sense", "leave one of them out")
-    ttl_s = settings.timeout if settings.ttl is None else settings.ttl
-    command = Command(
-        alias=arguments.command,
-        targets=targets.parse(arguments.nodes),
-        requested_by=requester(),
-        expires_at=expires_at(ttl_s + settings.splay),
-        splay_s=settings.splay,
-    )
-    limits = Limits(settings.timeout, settings.discovery, ttl_s + settings.splay)
+    where = _where(arguments.nodes)
+    meant = targets.parse(arguments.nodes) if where is None else None
+    ttl_s = (settings.timeout if settings.ttl is None else settings.ttl) + settings.splay
     with closing(persistence.connect(settings.dbhost, settings.dbpassword or None, settings.store_timeout)) as store:
+        command = Command(
+            alias=arguments.command,
+            targets=meant if where is None else _matching(where, arguments.nodes, store),
+            requested_by=requester(),
+            expires_at=now(),  # the runner's, once it is sent
+            splay_s=settings.splay,
+        )
         with Progress(command.alias) as progress:
             runner = Runner(
                 lambda: messaging.connect(
                     settings.qhost, settings.qpassword or None, settings.connect_timeout, f"vogeler-runner {command.id}"
                 ),
                 store,
-                limits,
+                Limits(settings.timeout, settings.discovery, ttl_s),
                 progress.draw,
             )
             if arguments.no_wait:
                 return _publish(runner, command)
             tally = runner.run(command)
-        _report(tally.rows(), command, arguments, store)
         code = tally.exit_code()
+        with suppress(BrokenPipeError):  # the reader of the table left: the summary and the exit code stay
+            _report(tally.rows(), command, arguments, store)
     _sum_up(tally.rows(), command, code)
     return code
 
 
+def _where(nodes: str) -> Expression | None:
+    """The expression of ``-n 'where EXPR'``; None for a list of names."""
+    word, _, expression = nodes.strip().partition(" ")
+    if word != "where":
+        return None
+    from vogeler import query
+
+    return query.parse(expression)
+
+
+def _matching(where: Expression, text: str, store: Store) -> targets.Targets:
+    """The nodes that match now, by name."""
+    from vogeler.find import find
+
+    names = find(store, where, time.time())
+    if not names:
+        raise NotFoundError(f"no node matches -n {text!r}", "vogeler-admin find shows what does")
+    return {"nodes": names}
+
+
 def requester() -> str:
-    """Who asks: ``user@host``."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Who asks: ``user@host``; a user without a name, as in some containers, by number."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def _publish(runner: Any, command: Command) -> ExitCode:

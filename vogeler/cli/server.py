@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import signal
 
-from vogeler.cli._program import guarded, on_signals, parser_for, settings_from, start_logging
+from vogeler.cli._program import (
+    LEAVE_AFTER_S,
+    guarded,
+    leave_within,
+    on_signals,
+    parser_for,
+    settings_from,
+    start_logging,
+)
 from vogeler.config import Settings
 from vogeler.errors import ExitCode
 
 
 def main() -> int:
     """The command line. Returns the exit code."""
-    parser = parser_for("server", "Take results off the queue and store them, until stopped.")
-    arguments = parser.parse_args()
-    return guarded("server", lambda: _run(settings_from("server", arguments)))
+
+    def run() -> int:
+        parser = parser_for("server", "Take results off the queue and store them, until stopped.")
+        return _run(settings_from("server", parser.parse_args()))
+
+    return guarded("server", run)
 
 
 def _run(settings: Settings) -> ExitCode:
     from vogeler import messaging, persistence
+    from vogeler.retention import Limits
     from vogeler.server import Options, Server
 
     start_logging(settings)
@@ -28,13 +40,20 @@ def _run(settings: Settings) -> ExitCode:
             settings.batch_bytes,
             settings.batch_age,
             settings.stop_timeout,
+            settings.clock_skew,
             settings.design_docs,
+            Limits(settings.history_keep, settings.history_versions, settings.retention_check, settings.decommission),
         ),
         lambda: messaging.connect(
             settings.qhost, settings.qpassword or None, settings.connect_timeout, "vogeler-server"
         ),
         lambda: persistence.connect(settings.dbhost, settings.dbpassword or None, settings.store_timeout),
     )
-    on_signals([signal.SIGTERM, signal.SIGINT], server.stop)
+
+    def stop() -> None:
+        leave_within(settings.stop_timeout + LEAVE_AFTER_S)
+        server.stop()
+
+    on_signals([signal.SIGTERM, signal.SIGINT], stop)
     server.run()
     return ExitCode.OK

@@ -98,7 +98,7 @@ class AmqpConsumer:
 
     def _on_delivery(self, _channel: Any, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
         headers = properties.headers or {}
-        death = (headers.get("x-death") or [{}])[0]
+        death = _first_death(headers.get("x-death"))
         if not self._auto_ack:
             self._unacked[method.delivery_tag] = None
         self._ready.append(
@@ -181,6 +181,12 @@ def limited(connection: pika.BlockingConnection, limit_s: float) -> Iterator[Non
     finally:
         if timer is not None and connection.is_open:
             impl._adapter_remove_timeout(timer)
+
+
+def _first_death(deaths: object) -> dict[str, Any]:
+    """The latest entry of RabbitMQ's ``x-death`` header; anybody may have put anything else there."""
+    first = deaths[0] if isinstance(deaths, list) and deaths else None
+    return first if isinstance(first, dict) else {}
 
 
 def _text(value: object) -> str | None:

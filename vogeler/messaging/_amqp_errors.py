@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pika import exceptions as pika_errors  # type: ignore[import-untyped]  # pika has no type information
 from pika.adapters.utils.connection_workflow import AMQPConnectorException  # type: ignore[import-untyped]
 
-from vogeler.errors import TransportError, TransportUnavailable
+from vogeler.errors import MessageTooLarge, TransportError, TransportUnavailable
 from vogeler.messaging import SETUP_REMEDY
 
 _ACCESS_REFUSED, _NOT_FOUND, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 405, 406, 530
@@ -60,7 +60,9 @@ def _ours(error: BaseException, where: str, trouble: str) -> TransportError:
     if isinstance(error, pika_errors.ChannelClosed):
         return _refusal(error, where)
     if isinstance(error, pika_errors.ShortStringTooLong):
-        return TransportError(f"a name is too long for the broker at {where}: {error}", "names end at 240 characters")
+        return TransportError(
+            f"a name is too long for the broker at {where}: {error}", "names of nodes end at 242 characters"
+        )
     code = _connection_code(error)
     if code in _CONNECTION_REMEDIES and "is down" not in str(error):
         return TransportError(f"the broker at {where} refuses: {_reply(error)}", _CONNECTION_REMEDIES[code])
@@ -77,6 +79,10 @@ def _refusal(error: pika_errors.ChannelClosed, where: str) -> TransportError:
     # A classic queue whose cluster node is away, and a delivery that was held for too long: both pass.
     if "is down or inaccessible" in text or "timed out" in text:
         return TransportUnavailable(f"the broker at {where} can't serve this now: {text}")
+    if error.reply_code == _PRECONDITION_FAILED and "max size" in text:
+        return MessageTooLarge(
+            f"the broker at {where} refuses: {text}", "raise its max_message_size, or lower the plugin's max_output"
+        )
     if error.reply_code in _CHANNEL_REMEDIES:
         return TransportError(f"the broker at {where} refuses: {text}", _CHANNEL_REMEDIES[error.reply_code])
     return TransportUnavailable(f"the broker at {where} closed the channel: {text}")
@@ -96,13 +102,13 @@ def _reply(error: BaseException) -> str:
     if isinstance(error, (pika_errors.ChannelClosed, pika_errors.ConnectionClosed)):
         return str(error.reply_text)
     text = str(error)
-    return text.partition(") ")[2].strip("'\"") or text
+    return text.partition(") ")[2].strip('"') or text
 
 
 def _reason(error: BaseException) -> str:
     """Why it can't be reached, in a few words."""
     if isinstance(error, _NO_AMQP):
-        return "what answers there does not speak AMQP (another service, or amqp:// where amqps:// belongs?)"
+        return "what answers there does not speak AMQP (starting, another service, or amqp:// where amqps:// belongs?)"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason or error}): is this a TLS port?"
     if isinstance(error, socket.gaierror):

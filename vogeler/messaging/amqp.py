@@ -14,7 +14,7 @@ import pika  # type: ignore[import-untyped]  # pika has no type information
 from pika import exceptions as pika_errors
 
 from vogeler import topology
-from vogeler.errors import NodeNameTaken, TransportError
+from vogeler.errors import NodeNameTaken, TransportError, UsageError
 from vogeler.messages import Envelope
 from vogeler.messaging import COMMANDS_PREFETCH, DEAD_PREFETCH, NODE_QUEUE_EXPIRES_S, SETUP_REMEDY, QueueDepth
 from vogeler.messaging._amqp_consumer import CLOSE_LIMIT_S, AmqpConsumer, limited, properties_of
@@ -42,6 +42,7 @@ _BINDINGS = (
 )
 # A classic queue lives on one cluster node and costs next to nothing: what it loses is repeated by the next run.
 _NODE_QUEUE = {"x-queue-type": "classic", "x-expires": int(NODE_QUEUE_EXPIRES_S * 1000)}
+_NAME_BYTES = 255  # of a queue or a routing key: AMQP 0-9-1, "short string"
 # All headers of a message must fit into one frame, 128 KiB by default.
 _CC_BYTES = 64 * 1024
 
@@ -114,6 +115,11 @@ class AmqpTransport:
         its queue until the broker misses its heartbeats, about a minute.
         """
         queue = topology.node_queue(node)
+        if len(queue.encode()) > _NAME_BYTES:
+            raise UsageError(
+                f"the node name {node!r} is too long for RabbitMQ: its queue would be {len(queue)} characters",
+                f"names of nodes end at {_NAME_BYTES - len(topology.node_queue(''))} characters",
+            )
         consumer = self._consumer(queue, (topology.RESULTS_EXCHANGE, topology.dead_key(node)))
         with translated(self._where):
             consumer.channel.queue_declare(queue, durable=True, arguments=_NODE_QUEUE)

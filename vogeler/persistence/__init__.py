@@ -6,12 +6,13 @@ applying a batch twice is applying it once) or StoreError (the store refuses).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Union
 
 from vogeler import registry, urls
+from vogeler.leaves import Scalar
 from vogeler.messages import Heartbeat, Result
 
 Document = dict[str, Any]
@@ -41,6 +42,7 @@ class NodeSummary:
     started_at: str | None
     groups: tuple[str, ...]
     problems: tuple[str, ...]  # the keys whose last check did not end well
+    checked: Mapping[str, str] = field(default_factory=dict)  # key → when its last check was, by the node's clock
 
 
 class Store(Protocol):
@@ -68,11 +70,41 @@ class Store(Protocol):
     def status(self, node: str) -> Document | None:
         """The node's status document, or None."""
 
+    def records(self, nodes: Collection[str] | None = None) -> Iterator[Document]:
+        """The records of these nodes, or of all, by name. Streamed: flat in memory."""
+
+    def leaves(self, prefix: str, exact: bool = False) -> Iterator[tuple[str, str, Scalar]]:
+        """(path, node, value) of every leaf of a record whose path begins with ``prefix``, which is not empty.
+
+        ``exact``: whose path is ``prefix``, and no other. From an index, streamed path by path and there node by
+        node, without reading the records; the same value twice is one leaf. leaves.py says what a leaf is.
+        """
+
     def nodes(self) -> Iterator[NodeSummary]:
         """Every node ever heard and not forgotten, by name. Streamed."""
 
     def history(self, node: str, key: str | None = None) -> Iterator[Document]:
-        """The changes of a node (of one key), newest first. Streamed."""
+        """The changes of a node (of one key), newest first: by ``stored_at``, then ``seq``. Streamed.
+
+        At any time T the record held the value of the first that is not ``late`` and has ``stored_at <= T``;
+        unless an entry ``forgotten`` comes before it, which is of no key, and stored at T or before. (Of servers
+        whose clocks differ one may die between history and record. Even then it is the highest ``seq`` since then.)
+        """
+
+    def changes(self, since: str, until: str | None = None) -> Iterator[Document]:
+        """The history of every node with ``since <= stored_at < until``, newest first, as above. Streamed."""
+
+    def follow(self) -> Iterator[Document | None]:
+        """History documents as they are stored, from now on, without end; None at once, and about every second."""
+
+    def prune(self, before: str, keep: int, limit: int) -> int:
+        """Remove history that was stored before a time, at most ``limit`` entries; returns how many.
+
+        Of each key of a node there stay the newest ``keep`` changes, and the newest one stored before that time,
+        which is what the key held then; of a node that was forgotten before that time, nothing from before
+        it was. Works for a few seconds at most, and goes on at the next call: 0 says that there was nothing
+        for as long. Can be interrupted and repeated at any time, and done by several at once.
+        """
 
     def forget(self, node: str, requested_by: str, at: str) -> bool:
         """Remove record and status; the history stays, with an entry that says who did it.

@@ -24,6 +24,7 @@ from vogeler.urls import Url
 
 _PORTS = {"couch": 5984, "couchs": 6984}
 _COME_BACK = (408, 429)
+_NONE: Mapping[str, str] = {}
 _REMEDIES = {
     401: "check the user and the password of the store's URL",
     403: "check the user and the password of the store's URL, and what the user may do in these databases",
@@ -53,12 +54,16 @@ class Couch:
         self._root = http.Resource(path, self._session)
         self._root.credentials = (url.user, url.password or "") if url.user is not None else None
 
-    def call(self, method: str, *path: str, body: object = None, **query: object) -> Any:
+    def call(
+        self, method: str, *path: str, body: object = None, options: Mapping[str, str] = _NONE, **query: object
+    ) -> Any:
         """One request: ``get``, ``post``, ``put``. Returns the decoded JSON of the answer.
 
-        A ``body`` of bytes is JSON already. Raises Refusal, StoreUnavailable.
+        A ``body`` of bytes is JSON already; ``options`` are parts of the query that are not JSON.
+        Raises Refusal, StoreUnavailable.
         """
         arguments: dict[str, object] = {name: json.dumps(value) for name, value in query.items()}
+        arguments.update(options)
         if body is not None:
             arguments["body"] = body if isinstance(body, bytes) else json.dumps(body).encode()
         with _translated(str(self._url)):

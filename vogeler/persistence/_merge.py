@@ -3,18 +3,23 @@
 Every store applies a batch through ``merge``, so they can't differ in what a result does. Merging is
 idempotent and, for the values, independent of order: whatever comes twice or late, a key of the record
 ends with the value of the highest ``seq`` that ended well, and every value is in the history.
+
+What the record held at any time is in the history too: since ``stored_at``, until a later change of the
+key or until the node was forgotten. So these times must have the order of the changes, whatever the
+clocks of several servers say, and whichever of them dies between writing history and record.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
+from vogeler.leaves import without
 from vogeler.messages import FAILED, OK, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Heartbeat, Result, digest_of
 from vogeler.persistence import Document, NodeSummary, Outcome, Storable
+from vogeler.units import parse_timestamp, to_timestamp
 
 SCHEMA = 1
 LATE = "older than what is stored: kept in the history only"
@@ -24,6 +29,14 @@ WELL = (OK, UNAVAILABLE)
 _MAX_SEQ = 2**53 - 1
 # Far from the depth where Python, SQLite (1,000) or a JavaScript engine gives up reading what was written.
 _MAX_DEPTH = 200
+# How far a server's clock may be behind another's. A time further ahead is a clock that was set wrong, and
+# not to be followed: all that comes until then would be stored at that time.
+_CLOCK_SKEW_S = 300.0
+_TICK_S = 0.001
+_NEVER = ("", -1)
+
+
+Age = tuple[str, int]  # stored_at and seq, which grow with every value that the record holds
 
 
 @dataclass(frozen=True)
@@ -34,18 +47,49 @@ class Merged:
     status: Document | None
     history: list[Document]
     outcomes: list[Outcome]
+    held: Mapping[str, Age] = field(default_factory=dict)  # by key, of what the record held before
 
 
 def merge(
-    node: str, record: Document | None, status: Document | None, messages: Iterable[Storable], received_at: str
+    node: str,
+    record: Document | None,
+    status: Document | None,
+    messages: Iterable[Storable],
+    received_at: str,
+    forgotten_at: str | None = None,
 ) -> Merged:
     """Apply the messages of ``node``, in order, to its documents, which are left as they are.
 
-    ``received_at`` is the server's clock. An outcome per message, in their order.
+    ``received_at`` is the server's clock. ``forgotten_at``: when the node was last forgotten, to be given where
+    record or status are not there. An outcome per message, in their order.
     """
-    work = _Work(node, record, status, received_at)
+    if record is not None and forgotten_at is not None and _about(record).get("forgotten_at") != forgotten_at:
+        record = {"_rev": record["_rev"]} if "_rev" in record else None  # written while the node was forgotten
+    work = _Work(node, record, status, received_at, forgotten_at)
+    held = work.ages()
     outcomes = [work.hear(message) if isinstance(message, Heartbeat) else work.take(message) for message in messages]
-    return Merged(work.changed_record, work.changed_status, list(work.history.values()), outcomes)
+    return Merged(work.changed_record, work.changed_status, list(work.history.values()), outcomes, held)
+
+
+def corrected(merged: Merged, existing: Mapping[str, Document]) -> list[Document]:
+    """Which of the history documents that were there already have to be written anew, and as what.
+
+    ``existing``: by id, with their ``_rev``. A try at the same results wrote them and got no further, so that the
+    record holds them from now on, and not since then; or never, if a later result came in between.
+    """
+    ages = dict(merged.held)
+    anew = []
+    for change in merged.history:
+        key, found = change["key"], existing.get(change["_id"])
+        if not change.get("late"):
+            ages[key] = change["stored_at"], change["seq"]
+            if found is not None and (found.get("late") or found.get("stored_at") != change["stored_at"]):
+                anew.append({**change, "_rev": found["_rev"]})
+        elif found is not None and not found.get("late"):
+            stored_at, seq = ages.get(key, _NEVER)
+            was_held = found.get("stored_at", "") <= stored_at and found["seq"] <= seq
+            anew += [] if was_held else [{**found, "late": True}]
+    return anew
 
 
 def by_node(batch: Sequence[Storable]) -> dict[str, list[int]]:
@@ -61,15 +105,18 @@ def refused(reason: str) -> Outcome:
     return Outcome(REFUSED, reason, refused=True)
 
 
-def forgotten(node: str, requested_by: str, at: str) -> Document:
-    """The history document that says who forgot a node."""
+def forgotten(node: str, record: Document | None, requested_by: str, at: str) -> Document:
+    """The history document that says who forgot a node, stored after all that its record holds."""
+    newest, _ = max(_ages(_stored_keys(record or {})).values(), default=_NEVER)
+    stored_at = _not_before(at, _next_tick(newest))
     return {
-        "_id": f"{node}::forgotten:{quote(at, safe='')}",
+        "_id": f"{forgotten_prefix(node)}{quote(stored_at, safe='')}",
         "node": node,
         "key": None,
         "value": None,
         "digest": None,
         "changed_at": at,
+        "stored_at": stored_at,
         "run": None,
         "requested_by": requested_by,
         "seq": 0,
@@ -77,9 +124,9 @@ def forgotten(node: str, requested_by: str, at: str) -> Document:
     }
 
 
-def history_prefix(node: str, key: str) -> str:
-    """What the ids of a key's history documents begin with. ':' and '%' occur in no part of it."""
-    return f"{node}:{quote(key, safe='')}:"
+def forgotten_prefix(node: str) -> str:
+    """What the ids of these documents begin with. The rest, percent-encoded, is their ``stored_at``."""
+    return f"{node}::forgotten:"
 
 
 def to_json(document: Document) -> str:
@@ -92,36 +139,54 @@ def to_json(document: Document) -> str:
 
 def summary(status: Document) -> NodeSummary:
     """The line of a listing that a status document makes."""
-    agent = status.get("agent") or {}
+    agent = status["agent"] if isinstance(status.get("agent"), dict) else {}
+    groups = agent.get("groups")
     return NodeSummary(
         node=status["_id"],
         heard_at=status.get("heard_at"),
         version=agent.get("version"),
         started_at=agent.get("started_at"),
-        groups=tuple(agent.get("groups") or ()),
+        groups=tuple(map(str, groups)) if isinstance(groups, list) else (),
         problems=problems(status),
+        checked=checked(status),
     )
 
 
 def problems(status: Document) -> tuple[str, ...]:
     """The keys of a status document whose last check did not end well, sorted."""
-    checks: dict[str, Any] = status.get("keys") or {}
-    return tuple(sorted(key for key, check in checks.items() if check.get("status") not in WELL))
+    return tuple(sorted(key for key, check in _checks_of(status).items() if check.get("status") not in WELL))
+
+
+def checked(status: Document) -> dict[str, str]:
+    """When each key of a status document was last checked."""
+    return {key: check["checked_at"] for key, check in _checks_of(status).items() if check.get("checked_at")}
 
 
 class _Work:
     """One node's documents while its messages are merged into them: copied when first changed."""
 
-    def __init__(self, node: str, record: Document | None, status: Document | None, received_at: str) -> None:
-        self._node = node
+    def __init__(
+        self,
+        node: str,
+        record: Document | None,
+        status: Document | None,
+        received_at: str,
+        forgotten_at: str | None,
+    ) -> None:
         self._received_at = received_at
-        self._record: Document = record or {"_id": node, "system_name": node, "created_at": received_at}
+        new: Document = {"_id": node, "system_name": node, "created_at": received_at}
+        self._record: Document = record if record and "_id" in record else {**new, **(record or {})}
         self._stored: dict[str, Document] = _stored_keys(self._record)
+        self._forgotten_at = _valid_time(_about(self._record).get("forgotten_at", forgotten_at)) or None
         self._status: Document = status or {"_id": node, "node": node, "heard_at": None, "agent": {}}
-        self._checks: dict[str, Document] = self._status.get("keys") or {}
+        self._checks: dict[str, Document] = _checks_of(self._status)
         self.changed_record: Document | None = None
         self.changed_status: Document | None = None
         self.history: dict[str, Document] = {}
+
+    def ages(self) -> dict[str, Age]:
+        """Since when the record holds the value of each key."""
+        return _ages(self._stored)
 
     def hear(self, heartbeat: Heartbeat) -> Outcome:
         if _deeper_than(heartbeat.agent, _MAX_DEPTH):
@@ -139,40 +204,61 @@ class _Work:
 
     def _take_value(self, result: Result) -> Outcome:
         try:
-            digest = result.digest or digest_of(result.value)
+            digest = result.digest or digest_of(without(result.value, result.volatile or ()))
         except (ValueError, RecursionError) as error:  # half a surrogate pair; a tower of brackets
             return refused(f"no digest can be made of the value of {result.key}: {error}")
         stored = self._stored.get(result.key)
-        if stored is not None and stored.get("digest") == digest:
-            return Outcome(STORED if stored.get("seq") == result.seq else UNCHANGED)
-        if _deeper_than(result.value, _MAX_DEPTH):
-            return refused(f"the value of {result.key} is nested deeper than {_MAX_DEPTH}")
         late = stored is not None and result.seq <= self._newest_seq(result.key, stored)
-        change = _change(result, digest, late)
+        if stored is not None and stored.get("digest") == digest:
+            return self._refresh(result, stored, late)
+        if _deeper_than(result.value, _MAX_DEPTH):
+            return self._too_deep(result)
+        stored_at = self._received_at if late else self._stored_after(stored)
+        change = _change(result, digest, stored_at, late, self._forgotten_at)
         self.history.setdefault(change["_id"], change)
         if late:
             return Outcome(STORED, LATE)
-        self._put(result, digest)
+        self._put(result, digest, stored_at)
         return Outcome(STORED)
+
+    def _refresh(self, result: Result, stored: Document, late: bool) -> Outcome:
+        """A result equal to the record: at most its volatile paths hold something else."""
+        if result.volatile and not late and self._record[result.key] != result.value:
+            if _deeper_than(result.value, _MAX_DEPTH):
+                return self._too_deep(result)
+            self._record = self.changed_record = {**self._record, result.key: result.value}
+        return Outcome(STORED if stored.get("seq") == result.seq else UNCHANGED)
+
+    def _too_deep(self, result: Result) -> Outcome:
+        return refused(f"the value of {result.key} is nested deeper than {_MAX_DEPTH}")
 
     def _newest_seq(self, key: str, stored: Document) -> int:
         """A result equal to the record leaves no trace in it; that one came is in the status."""
         return max(int(stored.get("seq", -1)), int(self._checks.get(key, {}).get("ok_seq", -1)))
 
-    def _put(self, result: Result, digest: str) -> None:
+    def _stored_after(self, stored: Document | None) -> str:
+        """The server's time, but not before what it follows was stored: by a server whose clock is ahead."""
+        not_before = _not_before(self._received_at, _next_tick(self._forgotten_at))
+        return _not_before(not_before, _valid_time((stored or {}).get("stored_at")))
+
+    def _put(self, result: Result, digest: str, stored_at: str) -> None:
         about = {
             "changed_at": result.collected_at,
+            "stored_at": stored_at,
             "digest": digest,
             "run": result.run,
             "requested_by": result.requested_by,
             "seq": result.seq,
         }
         self._stored = {**self._stored, result.key: about}
+        ours: Document = {"schema": SCHEMA, "keys": self._stored}
+        if self._forgotten_at is not None:
+            ours["forgotten_at"] = self._forgotten_at
         self._record = {
             **self._record,
             "updated_at": self._received_at,
             result.key: result.value,
-            "vogeler": {"schema": SCHEMA, "keys": self._stored},
+            "vogeler": ours,
         }
         self.changed_record = self._record
 
@@ -198,23 +284,68 @@ def _deeper_than(value: object, levels: int) -> bool:
     return levels == 0 or any(_deeper_than(item, levels - 1) for item in inner)
 
 
+def _about(record: Document) -> Document:
+    about = record.get("vogeler")
+    return about if isinstance(about, dict) else {}
+
+
+def _keys(record: Document) -> dict[str, Document]:
+    return _objects(_about(record).get("keys"))
+
+
 def _stored_keys(record: Document) -> dict[str, Document]:
     """What the record says about its keys; a key whose value somebody took out by hand is not stored."""
-    about = record.get("vogeler")
-    keys = about.get("keys") if isinstance(about, dict) else None
-    return {key: meta for key, meta in keys.items() if key in record} if isinstance(keys, dict) else {}
+    return {key: meta for key, meta in _keys(record).items() if key in record}
 
 
-def _change(result: Result, digest: str, late: bool) -> Document:
-    """The history document of a result. Its id is made from its content: written twice is written once."""
+def _checks_of(status: Document) -> dict[str, Document]:
+    return _objects(status.get("keys"))
+
+
+def _objects(value: object) -> dict[str, Document]:
+    """What is an object in an object; whatever else somebody wrote there by hand is nothing."""
+    return {key: item for key, item in value.items() if isinstance(item, dict)} if isinstance(value, dict) else {}
+
+
+def _ages(keys: Mapping[str, Document]) -> dict[str, Age]:
+    return {key: (_valid_time(meta.get("stored_at")), int(meta.get("seq", -1))) for key, meta in keys.items()}
+
+
+def _valid_time(value: object) -> str:
+    """A timestamp; "" where there is none, in a record of before there was that, or that was edited by hand."""
+    try:
+        parse_timestamp(str(value))
+    except ValueError:
+        return ""
+    return str(value)
+
+
+def _next_tick(at: str | None) -> str:
+    return to_timestamp(parse_timestamp(at) + _TICK_S) if at else ""
+
+
+def _not_before(at: str, other: str) -> str:
+    """The later of two times, unless the other is so far ahead that it can't be right."""
+    if other <= at or parse_timestamp(other) > parse_timestamp(at) + _CLOCK_SKEW_S:
+        return at
+    return other
+
+
+def _change(result: Result, digest: str, stored_at: str, late: bool, forgotten_at: str | None) -> Document:
+    """The history document of a result. Its id is made from its content: written twice is written once.
+
+    Of a node that was forgotten, what is delivered once more is stored once more.
+    """
     short = digest.rpartition(":")[2][:16]
+    name = [result.node, result.key, f"{result.seq:020d}", short, *([forgotten_at] if forgotten_at else [])]
     change = {
-        "_id": f"{history_prefix(result.node, result.key)}{result.seq:020d}:{quote(short, safe='')}",
+        "_id": ":".join(quote(part, safe="") for part in name),
         "node": result.node,
         "key": result.key,
-        "value": result.value,
+        "value": without(result.value, result.volatile or ()),
         "digest": digest,
         "changed_at": result.collected_at,
+        "stored_at": stored_at,
         "run": result.run,
         "requested_by": result.requested_by,
         "seq": result.seq,

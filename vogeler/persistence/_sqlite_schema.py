@@ -1,27 +1,46 @@
 """The tables of the SQLite store, and the views for people at the ``sqlite3`` shell. Pure SQL.
 
-A change of the tables raises ``VERSION`` and comes with the statements that lead to it.
+A change of the tables raises ``VERSION`` and comes with the statements that lead to it, in ``MIGRATIONS``.
 """
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x766F6765  # "voge": `file` and we know the file by it (sqlite.org/fileformat.html, 1.3.13)
 
 _TABLES = """
 CREATE TABLE records (node TEXT PRIMARY KEY, body TEXT NOT NULL);
-CREATE TABLE status (node TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE status (node TEXT PRIMARY KEY, body TEXT NOT NULL)
+"""
+
+# number: in the order of writing, and never given twice, so that it can be asked for what is new.
+_HISTORY = """
 CREATE TABLE history (
-    id TEXT PRIMARY KEY,
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
     node TEXT NOT NULL,
     key TEXT,
     seq INTEGER NOT NULL,
+    stored_at TEXT NOT NULL,
     changed_at TEXT NOT NULL,
+    late INTEGER NOT NULL,
     body TEXT NOT NULL
 );
-CREATE INDEX history_by_key ON history (node, key, seq, id);
-CREATE INDEX history_by_node ON history (node, changed_at, id);
-CREATE INDEX history_by_time ON history (changed_at, id)
+CREATE INDEX history_by_key ON history (node, key, stored_at, seq, id, late);
+CREATE INDEX history_by_node ON history (node, stored_at, seq, id);
+CREATE INDEX history_by_time ON history (stored_at, seq, id)
+"""
+
+# The leaves of all records, by path. Numbers for paths and nodes: most of it is names, of packages and of nodes,
+# and a batch of nodes that are new is written side by side. value is a JSON text, as 1, "1" and true differ.
+_LEAVES = """
+CREATE TABLE leaf_paths (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE);
+CREATE TABLE leaf_nodes (id INTEGER PRIMARY KEY, node TEXT NOT NULL UNIQUE);
+CREATE TABLE leaf (path INTEGER NOT NULL, node INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (path, node, value))
+WITHOUT ROWID;
+CREATE VIEW leaves AS
+SELECT leaf_paths.path AS path, leaf_nodes.node AS node, leaf.value AS value
+FROM leaf_paths JOIN leaf ON leaf.path = leaf_paths.id JOIN leaf_nodes ON leaf_nodes.id = leaf.node
 """
 
 _BY_NAME = """
@@ -71,6 +90,8 @@ WHERE top.type = 'object' AND top.key <> 'vogeler' AND sub.type NOT IN ('object'
 
 SCHEMA: tuple[str, ...] = (
     *_TABLES.split(";"),
+    *_HISTORY.split(";"),
+    *_LEAVES.split(";"),
     _BY_NAME,
     _PACKAGES_BY_NODE,
     _NODES_BY_PACKAGE,
@@ -78,3 +99,28 @@ SCHEMA: tuple[str, ...] = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
+
+# What was stored before there was stored_at was so by the node's clock, as well as can be told.
+_HISTORY_WITH_STORED_AT = """
+ALTER TABLE history RENAME TO history_1;
+DROP INDEX history_by_key;
+DROP INDEX history_by_node;
+DROP INDEX history_by_time
+"""
+_HISTORY_COPIED = """
+INSERT INTO history (id, node, key, seq, stored_at, changed_at, late, body)
+SELECT id, node, key, seq, changed_at, changed_at, json_extract(body, '$.late') IS 1,
+       json_set(body, '$.stored_at', changed_at)
+FROM history_1 ORDER BY rowid;
+DROP TABLE history_1
+"""
+
+# From each version to the next. After them the leaves are made anew from the records.
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: (
+        *_HISTORY_WITH_STORED_AT.split(";"),
+        *_HISTORY.split(";"),
+        *_HISTORY_COPIED.split(";"),
+        *_LEAVES.split(";"),
+    ),
+}

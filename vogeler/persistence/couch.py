@@ -10,13 +10,17 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from vogeler.errors import StoreError, StoreUnavailable, UsageError
-from vogeler.persistence import Document, NodeSummary, Outcome, Storable, _couch_design, _merge
+from vogeler.errors import StoreUnavailable, UsageError
+from vogeler.leaves import Scalar, plain
+from vogeler.persistence import Document, NodeSummary, Outcome, Storable, _couch_design, _merge, _prune
+from vogeler.persistence._couch_database import Database, Found, Rows
 from vogeler.persistence._couch_http import Couch, Refusal
 from vogeler.urls import Url
 
@@ -24,12 +28,13 @@ DEFAULT_DATABASE = "system_records"
 # docs.couchdb.org/en/stable/api/database/common.html#put--db
 _DATABASE_NAME = re.compile(r"[a-z][a-z0-9_$()+-]*")
 _PAGE = 500
+_RECORDS_PAGE = 50
+_ROWS_PAGE = 5000  # of rows without documents
+_POLL_S = 0.5
+_QUIET_S = 1.0
+_PRUNE_S = 2.0
 _TRIES = 30
 _CONFLICT_PAUSE_S = 0.02
-# Errors of one row of _bulk_docs that may be gone the next time; any other is a no for good.
-_ROW_TRANSIENT = frozenset({"internal_server_error", "unknown_error", "timeout", "error", "service_unavailable"})
-# Of a whole _bulk_docs request: some document in it is not JSON to CouchDB, or too large.
-_BODY_REFUSED = (400, 413)
 _NOT_FOUND, _CONFLICT, _EXISTS = 404, 409, 412
 
 
@@ -46,14 +51,15 @@ def connect(url: Url, timeout_s: float) -> CouchStore:
 
 
 class CouchStore:
-    """A connection to CouchDB. A batch is five requests, or three where nothing changed."""
+    """A connection to CouchDB. A batch is five requests, or three where nothing changed; more after a conflict."""
 
     def __init__(self, couch: Couch, database: str, where: str) -> None:
         self._couch = couch
         self._where = where
-        self._records = database
-        self._status = f"{database}_status"
-        self._history = f"{database}_history"
+        self._records = Database(couch, database, where)
+        self._status = Database(couch, f"{database}_status", where)
+        self._history = Database(couch, f"{database}_history", where)
+        self._pruned_to = ""
 
     def setup(self, designs: Path | None = None) -> list[str]:
         """Create the databases and load the design documents of a folder (None: where they are installed)."""
@@ -96,45 +102,114 @@ class CouchStore:
 
     def record(self, node: str) -> Document | None:
         """The node's document, with CouchDB's ``_rev``, or None."""
-        return self._read(self._records, [node]).get(node)
+        return self._records.read([node]).documents.get(node)
 
     def status(self, node: str) -> Document | None:
         """The node's status document, with CouchDB's ``_rev``, or None."""
-        return self._read(self._status, [node]).get(node)
+        return self._status.read([node]).documents.get(node)
+
+    def records(self, nodes: Collection[str] | None = None) -> Iterator[Document]:
+        """The records, with CouchDB's ``_rev``, by name, read in pages."""
+        if nodes is None:
+            rows = self._records.pages(_RECORDS_PAGE, "_all_docs", include_docs=True)
+            yield from (row["doc"] for row in rows if not row["id"].startswith("_"))
+            return
+        names = iter(sorted(set(nodes)))
+        while page := list(islice(names, _RECORDS_PAGE)):
+            yield from self._records.read(page).documents.values()
+
+    def leaves(self, prefix: str, exact: bool = False) -> Iterator[tuple[str, str, Scalar]]:
+        """From the view, in CouchDB's order of paths; at each path node by node, read in pages.
+
+        CouchDB compares as people sort names: what is between two keys for it may begin otherwise.
+        """
+        endkey = prefix if exact else prefix + "\ufff0"
+        view = ("_design", "vogeler", "_view", "leaves")
+        rows = self._records.pages_of_repeated(_ROWS_PAGE, *view, startkey=prefix, endkey=endkey)
+        for (path, node), same in groupby(rows, key=lambda row: (row["key"], row["id"])):
+            if path == prefix or (not exact and path.startswith(prefix)):
+                values = (plain(row["value"]) for row in same)
+                yield from ((path, node, value) for _, value in {(type(v), v): v for v in values}.items())
 
     def nodes(self) -> Iterator[NodeSummary]:
         """Every node, in CouchDB's order of names, read in pages."""
-        for row in self._pages(self._status, "_design", "vogeler", "_view", "nodes"):
+        for row in self._status.pages(_PAGE, "_design", "vogeler", "_view", "nodes"):
             values = {**row["value"], "node": row["key"]}
-            yield NodeSummary(**{**values, "groups": tuple(values["groups"]), "problems": tuple(values["problems"])})
+            groups = values["groups"] if isinstance(values["groups"], list) else []
+            yield NodeSummary(**{**values, "groups": tuple(map(str, groups)), "problems": tuple(values["problems"])})
 
     def history(self, node: str, key: str | None = None) -> Iterator[Document]:
-        """Newest first: of one key by the node's own order, of all keys by the node's clock."""
-        if key is None:
-            view: tuple[str, ...] = ("_design", "vogeler", "_view", "by_node")
-            rows = self._pages(
-                self._history, *view, descending=True, startkey=[node, {}], endkey=[node], include_docs=True
-            )
-        else:  # the ids sort by it; ';' comes right after ':'
-            first = _merge.history_prefix(node, key)
-            rows = self._pages(
-                self._history, "_all_docs", descending=True, startkey=first[:-1] + ";", endkey=first, include_docs=True
-            )
-        for row in rows:
-            yield {name: value for name, value in row["doc"].items() if name != "_rev"}
+        """Newest first, by the server's clock; what is of one time by the node's own order."""
+        view, place = ("by_node", [node]) if key is None else ("by_key", [node, key])
+        for change in self._newest_first(view, startkey=[*place, {}], endkey=place):
+            if change["node"] == node and key in (None, change["key"]):  # not only equal to CouchDB
+                yield change
+
+    def changes(self, since: str, until: str | None = None) -> Iterator[Document]:
+        """Newest first, by the server's clock."""
+        return self._newest_first("by_time", startkey=[until or {}], endkey=[since])
+
+    def _newest_first(self, view: str, **query: Any) -> Iterator[Document]:
+        path = ("_design", "vogeler", "_view", view)
+        for row in self._history.pages(_PAGE, *path, descending=True, include_docs=True, **query):
+            if row["doc"] is not None:  # pruned since it was in the view
+                yield _change(row["doc"])
+
+    def follow(self) -> Iterator[Document | None]:
+        """Asks CouchDB's feed of changes every 0.5 s."""
+        return self._follow(self._history.last_change())
+
+    def _follow(self, since: str) -> Iterator[Document | None]:
+        yield None
+        quiet_since_s = time.monotonic()
+        while True:
+            since, documents = self._history.changes(since, _PAGE)
+            yield from (_change(document) for document in documents if not document["_id"].startswith("_"))
+            if documents:
+                quiet_since_s = time.monotonic()
+            elif time.monotonic() - quiet_since_s >= _QUIET_S:
+                yield None
+                quiet_since_s = time.monotonic()
+            else:
+                time.sleep(_POLL_S)
+
+    def prune(self, before: str, keep: int, limit: int) -> int:
+        """Looks at the nodes in turn, from where the last call stopped, for about 2 s at most."""
+        deadline_s = time.monotonic() + _PRUNE_S
+        found: list[tuple[str, str]] = []
+        for node, entries in self._entries_in_turn():
+            found += [(entry.id, str(entry.rev)) for entry in _prune.doomed(entries, before, keep)]
+            if len(found) >= limit or time.monotonic() > deadline_s:
+                break
+            self._pruned_to = node
+        found = found[:limit]
+        return len(found) - sum(
+            len(self._history.delete(found[start : start + _PAGE])) for start in range(0, len(found), _PAGE)
+        )
+
+    def _entries_in_turn(self) -> Iterator[tuple[str, Iterator[_prune.Entry]]]:
+        """The history of every node without its values, beginning after the node that was looked at last."""
+        begun_after, view = self._pruned_to, ("_design", "vogeler", "_view", "by_key")
+        parts: list[dict[str, Any]] = [{"startkey": [begun_after, {}]}]
+        if begun_after:
+            parts.append({"endkey": [begun_after, {}]})
+        for part in parts:
+            rows = self._history.pages(_ROWS_PAGE, *view, **part)
+            yield from groupby(map(_entry, rows), key=lambda entry: entry.node)
 
     def forget(self, node: str, requested_by: str, at: str) -> bool:
         """The entry in the history comes first, so that nothing goes without one."""
         known = False
         for attempt in range(_TRIES):
             _pause(attempt)
-            found = [(database, self._read(database, [node])) for database in (self._records, self._status)]
-            doomed = [(database, documents[node]) for database, documents in found if documents]
+            record, status = self.record(node), self.status(node)
+            found = ((self._records, record), (self._status, status))
+            doomed = [(database, document) for database, document in found if document is not None]
             if not doomed:
                 return known
             known = True
-            self._write(self._history, [_merge.forgotten(node, requested_by, at)])
-            still_there = [self._delete(database, document) for database, document in doomed]
+            self._history.write([_merge.forgotten(node, record, requested_by, at)])
+            still_there = [database.delete([(node, document["_rev"])]) for database, document in doomed]
             if not any(still_there):
                 return True
         raise self._contended([node])
@@ -147,106 +222,52 @@ class CouchStore:
 
     def _try(self, todo: dict[str, list[Storable]], received_at: str) -> _Tried:
         """Read, merge, write: history before record before status."""
-        records, statuses = (self._read(database, list(todo)) for database in (self._records, self._status))
+        records, statuses = self._records.read(todo), self._status.read(todo)
+        forgotten_at = self._forgotten_at(records, statuses)
         merged = {
-            node: _merge.merge(node, records.get(node), statuses.get(node), messages, received_at)
+            node: _merge.merge(
+                node,
+                records.documents.get(node),
+                statuses.documents.get(node),
+                messages,
+                received_at,
+                forgotten_at.get(node),
+            )
             for node, messages in todo.items()
         }
         tried = _Tried(merged)
-        changes = {change["_id"]: change for work in merged.values() for change in work.history}
-        rows = self._write(self._history, list(changes.values()))  # a conflict: it is there already
-        tried.note(_Rows(refused={changes[name]["node"]: reason for name, reason in rows.refused.items()}))
-        tried.note(self._write(self._records, [work.record for work in tried.left() if work.record is not None]))
-        tried.note(self._write(self._status, [work.status for work in tried.left() if work.status is not None]))
+        self._write_history(tried)
+        tried.note(self._records.write([work.record for work in tried.left() if work.record is not None]))
+        tried.note(self._status.write([work.status for work in tried.left() if work.status is not None]))
         return tried
+
+    def _write_history(self, tried: _Tried) -> None:
+        """What is there already stays as it is, unless the record took another way since it was written."""
+        changes = {change["_id"]: change for work in tried.merged.values() for change in work.history}
+        rows = self._history.write(list(changes.values()))
+        tried.note(Rows(refused={changes[name]["node"]: reason for name, reason in rows.refused.items()}))
+        if rows.conflicts:
+            existing = self._history.read(sorted(rows.conflicts)).documents
+            anew = [change for work in tried.left() for change in _merge.corrected(work, existing)]
+            rows = self._history.write(anew)
+            tried.note(Rows({changes[name]["node"] for name in rows.conflicts}))
+
+    def _forgotten_at(self, records: Found, statuses: Found) -> Mapping[str, str]:
+        """When the nodes whose documents were deleted were last forgotten."""
+        found = {}
+        for node in records.deleted | statuses.deleted:
+            first = _merge.forgotten_prefix(node)
+            last = first[:-1] + ";"  # which comes right after ':'
+            rows = self._history.pages(1, "_all_docs", descending=True, startkey=last, endkey=first)
+            for row in islice(rows, 1):
+                found[node] = unquote(row["id"][len(first) :])
+        return found
 
     def _one_by_one(self, messages: list[Storable], reason: str, received_at: str) -> list[Outcome]:
         """Of a node whose document was refused: the message that is to blame, apart from the others."""
         if len(messages) == 1:
             return [_merge.refused(reason)]
         return [self.apply([message], received_at)[0] for message in messages]
-
-    # --- documents --------------------------------------------------------------------------------
-
-    def _read(self, database: str, nodes: list[str]) -> dict[str, Document]:
-        """The documents that there are, by id, in one request.
-
-        Asked for by key, ``_all_docs`` reads every document from a quorum of a cluster's copies, as a GET
-        does; asked for a range, and in views, one copy is enough for it (fabric_view_all_docs in its sources).
-        """
-        answer = self._couch.call("post", database, "_all_docs", body={"keys": nodes}, include_docs=True)
-        rows = self._rows(answer)
-        if len(rows) != len(nodes):
-            raise StoreUnavailable(f"the store at {self._where} answered for {len(rows)} of {len(nodes)} documents")
-        return {row["id"]: row["doc"] for row in rows if row.get("doc")}
-
-    def _write(self, database: str, documents: list[Document]) -> _Rows:
-        """Write documents in one request, or in as few as the server takes them in. Each has a row of its own."""
-        rows = _Rows()
-        texts: list[tuple[str, bytes]] = []
-        for document in documents:
-            try:
-                texts.append((document["_id"], _merge.to_json(document).encode()))
-            except (ValueError, RecursionError) as error:
-                rows.refused[document["_id"]] = f"not JSON: {error}"
-        self._bulk(database, texts, rows)
-        return rows
-
-    def _bulk(self, database: str, texts: list[tuple[str, bytes]], rows: _Rows) -> None:
-        """Halve what the server refuses as a whole, until it is known which document it refuses."""
-        if not texts:
-            return
-        body = b'{"docs":[' + b",".join(text for _, text in texts) + b"]}"
-        try:
-            answer = self._couch.call("post", database, "_bulk_docs", body=body)
-        except Refusal as error:
-            if error.status not in _BODY_REFUSED:
-                raise
-            if len(texts) == 1:
-                rows.refused[texts[0][0]] = error.message
-                return
-            middle = len(texts) // 2
-            self._bulk(database, texts[:middle], rows)
-            self._bulk(database, texts[middle:], rows)
-        else:
-            self._note_rows(self._rows({"rows": answer}), [name for name, _ in texts], rows)
-
-    def _note_rows(self, answers: list[Document], sent: list[str], rows: _Rows) -> None:
-        if sorted(str(row.get("id")) for row in answers) != sorted(sent):
-            raise StoreUnavailable(f"the store at {self._where} answered for {len(answers)} of {len(sent)} documents")
-        for row in answers:
-            error = row.get("error")
-            if error == "conflict":
-                rows.conflicts.add(row["id"])
-            elif error in _ROW_TRANSIENT:
-                raise StoreUnavailable(f"the store at {self._where} could not write {row['id']}: {_said(row)}")
-            elif error is not None:
-                rows.refused[row["id"]] = f"the store at {self._where} refuses {row['id']}: {_said(row)}"
-
-    def _delete(self, database: str, document: Document) -> bool:
-        """Whether somebody else wrote the document meanwhile, so that it is still there."""
-        rows = self._write(database, [{"_id": document["_id"], "_rev": document["_rev"], "_deleted": True}])
-        for reason in rows.refused.values():
-            raise StoreError(reason, "check what this login may do in the database")
-        return bool(rows.conflicts)
-
-    def _pages(self, database: str, *path: str, **query: object) -> Iterator[Document]:
-        """The rows of a view whose keys are all different, a page at a time."""
-        skip = 0
-        while True:
-            answer = self._couch.call("get", database, *path, limit=_PAGE, skip=skip, **query)
-            rows = self._rows(answer)
-            yield from rows
-            if len(rows) < _PAGE:
-                return
-            query["startkey"], skip = rows[-1]["key"], 1
-
-    def _rows(self, answer: Any) -> list[Document]:
-        """The rows of an answer. Raises StoreUnavailable for one that CouchDB would not give."""
-        rows = answer.get("rows") if isinstance(answer, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise StoreUnavailable(f"what answers at {self._where} is not CouchDB: an answer without rows")
-        return rows
 
     def _contended(self, nodes: Iterable[str]) -> StoreUnavailable:
         return StoreUnavailable(
@@ -256,7 +277,7 @@ class CouchStore:
     # --- databases and design documents -----------------------------------------------------------
 
     def _databases(self) -> tuple[str, str, str]:
-        return self._records, self._status, self._history
+        return self._records.name, self._status.name, self._history.name
 
     def _create(self, database: str) -> bool:
         """Whether the database had to be made. Asks first: only an administrator may try to make one."""
@@ -303,14 +324,6 @@ class CouchStore:
 
 
 @dataclass
-class _Rows:
-    """What was not written: the ids that somebody else wrote meanwhile, and those refused, with the reason."""
-
-    conflicts: set[str] = field(default_factory=set)
-    refused: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
 class _Tried:
     """One try at a batch: per node what was merged, and which nodes did not get through, and why."""
 
@@ -318,7 +331,7 @@ class _Tried:
     conflicts: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
 
-    def note(self, rows: _Rows) -> None:
+    def note(self, rows: Rows) -> None:
         """Take out the nodes whose documents were not written."""
         self.conflicts |= rows.conflicts
         self.refused.update(rows.refused)
@@ -338,5 +351,12 @@ def _pause(attempt: int) -> None:
         time.sleep(random.uniform(0, _CONFLICT_PAUSE_S * attempt))  # noqa: S311  # jitter, no secret
 
 
-def _said(row: Document) -> str:
-    return f"{row.get('error')}, {row.get('reason')}"
+def _change(document: Document) -> Document:
+    """A history document as every store gives it: without CouchDB's, with what older ones lack."""
+    change = {name: value for name, value in document.items() if name != "_rev"}
+    return {"stored_at": change.get("changed_at"), **change}
+
+
+def _entry(row: Document) -> _prune.Entry:
+    node, key, stored_at, seq, name = row["key"]
+    return _prune.Entry(name, node, key, stored_at, seq, row["value"]["late"], row["value"]["rev"])

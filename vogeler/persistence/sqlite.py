@@ -1,8 +1,8 @@
 """``sqlite:///path/vogeler.db``: records, status and history in one SQLite file, for one machine.
 
 The file is made on first use. The tables hold the same JSON documents as a CouchDB would; the SQL views
-``by_name``, ``packages_by_node``, ``nodes_by_package`` and ``nodes_by_value`` answer what its views of
-these names answer, for people at the ``sqlite3`` shell.
+``by_name``, ``packages_by_node``, ``nodes_by_package``, ``nodes_by_value`` and ``leaves`` answer what its
+views of these names answer, for people at the ``sqlite3`` shell.
 """
 
 from __future__ import annotations
@@ -11,26 +11,30 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from vogeler.errors import StoreError, StoreUnavailable, UsageError
-from vogeler.persistence import Document, NodeSummary, Outcome, Storable, _merge
-from vogeler.persistence._sqlite_schema import APPLICATION_ID, SCHEMA, VERSION
+from vogeler.leaves import Scalar
+from vogeler.persistence import Document, NodeSummary, Outcome, Storable, _merge, _prune, _sqlite_leaves
+from vogeler.persistence._sqlite_schema import APPLICATION_ID, MIGRATIONS, SCHEMA, VERSION
 from vogeler.urls import Url
 
 _PAGE = 500
-_HISTORY_OF_NODE = """
-SELECT changed_at, id, body FROM history
-WHERE node = :node AND (:last IS NULL OR (changed_at, id) < (:last, :id))
-ORDER BY changed_at DESC, id DESC LIMIT :page
+_RECORDS_PAGE = 50
+_POLL_S = 0.2
+_QUIET_S = 1.0
+_PRUNE_S = 2.0
+_ENDLESS = "~"  # later than any time, as text
+_RECORDS = "SELECT node, body FROM records WHERE node > ? ORDER BY node LIMIT ?"
+_HISTORY = """
+SELECT stored_at, seq, id, body FROM history
+WHERE {condition} AND (stored_at, seq, id) < (:last, :seq, :id)
+ORDER BY stored_at DESC, seq DESC, id DESC LIMIT :page
 """
-_HISTORY_OF_KEY = """
-SELECT seq, id, body FROM history
-WHERE node = :node AND key = :key AND (:last IS NULL OR (seq, id) < (:last, :id))
-ORDER BY seq DESC, id DESC LIMIT :page
-"""
+_NEW_HISTORY = "SELECT number, body FROM history WHERE number > ? ORDER BY number LIMIT ?"
+_ENTRIES = "SELECT id, node, key, stored_at, seq, late FROM history WHERE node = ?"
 _LATER = ("locked", "busy", "full", "no space", "disk i/o error")
 _REMEDIES = {
     "not a database": "name another file, or move this one away",
@@ -54,10 +58,12 @@ class SqliteStore:
         self._path = path
         with self._translated():
             _make_private(path)
+            self._pruned_to = ""
             self._connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None)
             try:
                 _use_wal(self._connection, timeout_s)
-                self._created = self._make_tables()
+                self._done = self._make_tables()
+                self._file = path.stat().st_ino
             except BaseException:
                 self._connection.close()
                 raise
@@ -65,8 +71,8 @@ class SqliteStore:
     def setup(self, designs: Path | None = None) -> list[str]:
         """The tables and views were made when the file was opened; this tells of it, once."""
         del designs  # the views are SQL
-        created, self._created = self._created, False
-        return [f"created database {self._path}"] if created else []
+        done, self._done = self._done, []
+        return done
 
     def ping(self) -> str:
         """The version of SQLite, after reading from the file."""
@@ -77,6 +83,7 @@ class SqliteStore:
     def apply(self, batch: Sequence[Storable], received_at: str) -> list[Outcome]:
         """The batch in one transaction."""
         outcomes: dict[int, Outcome] = {}
+        self._check_still_there()
         with self._translated(), self._transaction():
             for node, positions in _merge.by_node(batch).items():
                 messages = [batch[position] for position in positions]
@@ -106,33 +113,151 @@ class SqliteStore:
                 return
             last = rows[-1][0]
 
-    def history(self, node: str, key: str | None = None) -> Iterator[Document]:
-        """Newest first: of one key by the node's own order, of all keys by the node's clock."""
-        query = _HISTORY_OF_NODE if key is None else _HISTORY_OF_KEY
-        last, identity = None, None
+    def records(self, nodes: Collection[str] | None = None) -> Iterator[Document]:
+        """The records, by name, read in pages."""
+        if nodes is not None:
+            for node in sorted(set(nodes)):
+                record = self.record(node)
+                if record is not None:
+                    yield record
+            return
+        last = ""
         while True:
             with self._translated():
-                values = {"node": node, "key": key, "last": last, "id": identity, "page": _PAGE}
-                rows = self._connection.execute(query, values).fetchall()
-            for _, _, body in rows:
+                rows = self._connection.execute(_RECORDS, (last, _RECORDS_PAGE)).fetchall()
+            for _, body in rows:
+                yield json.loads(body)
+            if len(rows) < _RECORDS_PAGE:
+                return
+            last = rows[-1][0]
+
+    def leaves(self, prefix: str, exact: bool = False) -> Iterator[tuple[str, str, Scalar]]:
+        """From the index, by path; at each path node by node, read in pages."""
+        last = None
+        while True:
+            with self._translated():
+                found = _sqlite_leaves.paths(self._connection, prefix, last, _PAGE, exact)
+            for number, path in found:
+                yield from self._leaves_at(number, path)
+            if exact or not found:
+                return
+            last = found[-1][1]
+
+    def _leaves_at(self, number: int, path: str) -> Iterator[tuple[str, str, Scalar]]:
+        last = (0, "")
+        while True:
+            with self._translated():
+                rows = _sqlite_leaves.rows(self._connection, number, last, _PAGE)
+            for _, value, node in rows:
+                yield path, node, json.loads(value)
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1][:2]
+
+    def history(self, node: str, key: str | None = None) -> Iterator[Document]:
+        """Newest first, by the server's clock; what is of one time by the node's own order."""
+        condition = "node = :node" if key is None else "node = :node AND key = :key"
+        return self._newest_first(condition, _ENDLESS, node=node, key=key)
+
+    def changes(self, since: str, until: str | None = None) -> Iterator[Document]:
+        """Newest first, by the server's clock."""
+        return self._newest_first("stored_at >= :since", until or _ENDLESS, since=since)
+
+    def _newest_first(self, condition: str, until: str, **values: str | None) -> Iterator[Document]:
+        query = _HISTORY.format(condition=condition)
+        last: tuple[str, int, str] = (until, -1, "")
+        while True:
+            with self._translated():
+                place = dict(zip(("last", "seq", "id"), last))
+                rows = self._connection.execute(query, {**values, **place, "page": _PAGE}).fetchall()
+            for *_, body in rows:
                 yield json.loads(body)
             if len(rows) < _PAGE:
                 return
-            last, identity, _ = rows[-1]
+            last = rows[-1][:3]
+
+    def follow(self) -> Iterator[Document | None]:
+        """Asks every 0.2 s."""
+        with self._translated():
+            (last,) = self._connection.execute("SELECT coalesce(max(number), 0) FROM history").fetchone()
+        return self._follow(last)
+
+    def _follow(self, last: int) -> Iterator[Document | None]:
+        yield None
+        quiet_since_s = time.monotonic()
+        while True:
+            with self._translated():
+                rows = self._connection.execute(_NEW_HISTORY, (last, _PAGE)).fetchall()
+            for number, body in rows:
+                last = number
+                yield json.loads(body)
+            if rows:
+                quiet_since_s = time.monotonic()
+            elif time.monotonic() - quiet_since_s >= _QUIET_S:
+                yield None
+                quiet_since_s = time.monotonic()
+            else:
+                time.sleep(_POLL_S)
+
+    def prune(self, before: str, keep: int, limit: int) -> int:
+        """Looks at the nodes in turn, from where the last call stopped, for about 2 s at most."""
+        deadline_s = time.monotonic() + _PRUNE_S
+        found: list[str] = []
+        with self._translated():
+            for node in self._nodes_in_turn():
+                entries = [_prune.Entry(*row) for row in self._connection.execute(_ENTRIES, (node,))]
+                found += [entry.id for entry in _prune.doomed(entries, before, keep)]
+                if len(found) >= limit or time.monotonic() > deadline_s:
+                    break
+                self._pruned_to = node
+            return self._remove_history(found[:limit])
+
+    def _nodes_in_turn(self) -> Iterator[str]:
+        """Every node that has a history once, beginning after the one that was looked at last."""
+        begun_after = node = self._pruned_to
+        wrapped = False
+        while True:
+            query = "SELECT min(node) FROM history WHERE node > ?"
+            (found,) = self._connection.execute(query, (node,)).fetchone()
+            if found is None and not wrapped:
+                wrapped, node = True, ""
+            elif found is None or (wrapped and found > begun_after):
+                return
+            else:
+                node = found
+                yield node
+
+    def _remove_history(self, names: list[str]) -> int:
+        removed = 0
+        with self._transaction():
+            for name in names:
+                removed += self._connection.execute("DELETE FROM history WHERE id = ?", (name,)).rowcount
+        return removed
 
     def forget(self, node: str, requested_by: str, at: str) -> bool:
         """Remove record and status, and note in the history who did it."""
         with self._translated(), self._transaction():
+            record = self._read("SELECT body FROM records WHERE node = ?", node)
             records = self._connection.execute("DELETE FROM records WHERE node = ?", (node,))
             status = self._connection.execute("DELETE FROM status WHERE node = ?", (node,))
             if not records.rowcount + status.rowcount:
                 return False
-            self._add_history(_merge.forgotten(node, requested_by, at))
+            _sqlite_leaves.update(self._connection, node, record, None)
+            self._add_history(_merge.forgotten(node, record, requested_by, at))
             return True
 
     def close(self) -> None:
         """May be called twice."""
         self._connection.close()
+
+    def _check_still_there(self) -> None:
+        """A file that was deleted or replaced lives on for those who have it open, and for them alone."""
+        try:
+            same = self._path.stat().st_ino == self._file
+        except OSError:
+            same = False
+        if not same:
+            raise StoreUnavailable(f"the store {self._path} was removed or replaced while it was open")
 
     # --- inside a transaction ---------------------------------------------------------------------
 
@@ -153,19 +278,29 @@ class SqliteStore:
     def _merge_node(self, node: str, messages: list[Storable], received_at: str) -> list[Outcome]:
         record = self._read("SELECT body FROM records WHERE node = ?", node)
         status = self._read("SELECT body FROM status WHERE node = ?", node)
-        merged = _merge.merge(node, record, status, messages, received_at)
+        forgotten_at = self._forgotten_at(node) if record is None else None
+        merged = _merge.merge(node, record, status, messages, received_at, forgotten_at)
         for change in merged.history:
             self._add_history(change)
         if merged.record is not None:
             self._connection.execute("REPLACE INTO records VALUES (?, ?)", (node, _merge.to_json(merged.record)))
+            _sqlite_leaves.update(self._connection, node, record, merged.record)
         if merged.status is not None:
             self._connection.execute("REPLACE INTO status VALUES (?, ?)", (node, _merge.to_json(merged.status)))
         return merged.outcomes
 
+    def _forgotten_at(self, node: str) -> str | None:
+        query = "SELECT max(stored_at) FROM history WHERE node = ? AND key IS NULL"
+        forgotten_at: str | None = self._connection.execute(query, (node,)).fetchone()[0]
+        return forgotten_at
+
     def _add_history(self, change: Document) -> None:
+        names = ("_id", "node", "key", "seq", "stored_at", "changed_at")
+        values = [*(change[name] for name in names), "late" in change, _merge.to_json(change)]
         self._connection.execute(
-            "INSERT OR IGNORE INTO history VALUES (?, ?, ?, ?, ?, ?)",
-            (change["_id"], change["node"], change["key"], change["seq"], change["changed_at"], _merge.to_json(change)),
+            "INSERT OR IGNORE INTO history (id, node, key, seq, stored_at, changed_at, late, body)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
         )
 
     def _read(self, query: str, node: str) -> Document | None:
@@ -187,16 +322,21 @@ class SqliteStore:
 
     # --- opening ----------------------------------------------------------------------------------
 
-    def _make_tables(self) -> bool:
-        """Whether the tables had to be made. Two processes at once make them once."""
+    def _make_tables(self) -> list[str]:
+        """What was done: nothing, mostly. Two processes at once do it once."""
         if self._version() == VERSION:
-            return False
+            return []
         with self._transaction():
-            if self._version() == VERSION:
-                return False
-            for statement in SCHEMA:
+            version = self._version()
+            if version == VERSION:
+                return []
+            for statement in _migration(version) if version else SCHEMA:
                 self._connection.execute(statement)
-        return True
+            if version:
+                _sqlite_leaves.rebuild(self._connection)
+        return [
+            f"converted database {self._path} from version {version}" if version else f"created database {self._path}"
+        ]
 
     def _version(self) -> int:
         """The version of our schema, 0 in an empty file. Raises StoreError for anybody else's file."""
@@ -226,6 +366,12 @@ class SqliteStore:
                 raise StoreUnavailable(f"the store {self._path} can't be used now: {error}") from error
             remedy = next((remedy for words, remedy in _REMEDIES.items() if words in text), _REMEDIES["unable to open"])
             raise StoreError(f"the store {self._path} can't be used: {error}", remedy) from error
+
+
+def _migration(version: int) -> list[str]:
+    """The statements that lead from a version to ours."""
+    steps = [statement for step in range(version, VERSION) for statement in MIGRATIONS[step]]
+    return [*steps, f"PRAGMA user_version = {VERSION}"]
 
 
 def _make_private(path: Path) -> None:

@@ -14,19 +14,19 @@ from vogeler.cli._program import guarded, parser_for, settings_flags, settings_f
 
 def main() -> int:
     """The command line. Returns the exit code."""
+    return guarded("admin", _run)
+
+
+def _run() -> int:
     parser = parser_for("admin", "Look at what is known of the nodes, and keep broker and store in order.")
-    settings = settings_flags("admin")
+    flags = settings_flags("admin")
     acts = parser.add_subparsers(title="sub-commands", dest="act", metavar="SUB-COMMAND", required=True)
     modules = {name: import_module(f"{__name__}.{name}") for name in registry.names(__name__)}
     for name, module in modules.items():
         description = module.HELP[:1].upper() + module.HELP[1:] + "."
-        act = acts.add_parser(name, help=module.HELP, description=description, parents=[settings])
+        act = acts.add_parser(name, help=module.HELP, description=description, parents=[flags])
         module.add_arguments(act)
     arguments = parser.parse_args()
-
-    def run() -> int:
-        chosen = settings_from("admin", arguments)
-        start_logging(chosen)
-        return int(modules[arguments.act].run(arguments, chosen))
-
-    return guarded("admin", run)
+    settings = settings_from("admin", arguments)
+    start_logging(settings)
+    return int(modules[arguments.act].run(arguments, settings))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from vogeler import messages, messaging, persistence
 from vogeler.cli._output import as_text, printable, write_rows
@@ -24,13 +25,13 @@ from vogeler.errors import ExitCode, VogelerError
 from vogeler.history import difference
 from vogeler.messages import Command
 from vogeler.persistence import Store
-from vogeler.runner import Answer, Limits, Runner, expires_at
+from vogeler.runner import Answer, Limits, Runner
 
 HELP = "ask this machine for everything it can tell, with no service and no root"
 
 _ALIASES = ("packages", "system", "ps", "listening", "services", "mounts", "users")
 _READY_WITHIN_S = 30.0
-_STOPPED_WITHIN_S = 20.0
+_STOPPED_WITHIN_S = 40.0
 _PROGRAMS = ("server", "client")
 
 
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
 def _write_config(directory: Path) -> tuple[str, str, Path]:
     directory.mkdir(parents=True, exist_ok=True)
     place = directory.resolve()
-    qhost, dbhost = f"local://{place}/bus.db", f"sqlite://{place}/vogeler.db"
+    qhost, dbhost = f"local://{quote(str(place))}/bus.db", f"sqlite://{quote(str(place))}/vogeler.db"
     config = directory / "vogeler.conf"
     config.write_text(f"[vogeler]\nqhost = {qhost}\ndbhost = {dbhost}\n", encoding="utf-8")
     return qhost, dbhost, config
@@ -104,7 +105,7 @@ def _wait_until_ready(store: Store, processes: list[subprocess.Popen[bytes]], be
 def _ask(alias: str, node: str, qhost: str, store: Store) -> Answer:
     with Progress(alias) as progress:
         runner = Runner(lambda: messaging.connect(qhost), store, Limits(), progress.draw)
-        command = Command(alias=alias, requested_by=requester(), expires_at=expires_at(60.0), targets={"nodes": [node]})
+        command = Command(alias=alias, requested_by=requester(), expires_at=messages.now(), targets={"nodes": [node]})
         answer = runner.run(command).rows()[0]
     took = f" in {answer.duration_s:.2f} s" if answer.duration_s is not None else ""
     talk(f"  {alias}: {answer.stage}{took}" + (f": {printable(answer.reason)}" if answer.reason else ""))

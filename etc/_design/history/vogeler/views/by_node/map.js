@@ -1,4 +1,4 @@
-// The history of a node by its clock. The id makes every key different, so that pages can follow each other.
+// The history of a node by the server's clock. The id makes every key different, so that pages can follow each other.
 function (doc) {
-  emit([doc.node, doc.changed_at, doc._id], doc.key);
+  emit([doc.node, doc.stored_at || doc.changed_at, doc.seq, doc._id], doc.key);
 }

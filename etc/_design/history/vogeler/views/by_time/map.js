@@ -1,4 +1,4 @@
-// What changed on the whole fleet, by the nodes' clocks.
+// What changed on the whole fleet, by the server's clock.
 function (doc) {
-  emit([doc.changed_at, doc._id], {node: doc.node, key: doc.key});
+  emit([doc.stored_at || doc.changed_at, doc.seq, doc._id], {node: doc.node, key: doc.key});
 }

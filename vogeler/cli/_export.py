@@ -1,0 +1,90 @@
+"""Found nodes as other programs read them: JSON lines, an Ansible inventory, Prometheus targets. All streamed."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vogeler.cli._output import as_text
+from vogeler.persistence import NodeSummary
+
+
+@dataclass(frozen=True)
+class Found:
+    """A node that matched: what is known of it, the values of the fields, and the ports to scrape."""
+
+    node: NodeSummary
+    values: Mapping[str, Any]
+    ports: tuple[str, ...] = ()
+
+    def row(self) -> dict[str, Any]:
+        """As a row of a listing."""
+        return {"node": self.node.node, **self.values}
+
+
+def json_lines(found: Iterable[Found]) -> None:
+    """An object a line: https://jsonlines.org."""
+    for one in found:
+        print(json.dumps(one.row(), ensure_ascii=False))
+
+
+def ansible(found: Iterable[Found]) -> None:
+    """What ``ansible-inventory -i hosts.json`` accepts: hosts with the fields as variables, and their groups.
+
+    Source: docs.ansible.com, "ansible.builtin.yaml inventory", of which JSON is a part.
+    """
+    groups: dict[str, list[str]] = {}
+
+    def hosts() -> Iterator[tuple[str, Any]]:
+        for one in found:
+            for group in one.node.groups:
+                groups.setdefault(group, []).append(one.node.node)
+            yield one.node.node, {_identifier(name): value for name, value in one.values.items()}
+
+    print('{"all": {"hosts": {')
+    _members(hosts())
+    print('}, "children": {')
+    _members((_identifier(group), {"hosts": {name: {} for name in names}}) for group, names in sorted(groups.items()))
+    print("}}}")
+
+
+def prometheus(found: Iterable[Found]) -> None:
+    """A list for ``file_sd_configs``: the targets of each node, with its groups and the fields as labels.
+
+    Source: prometheus.io, "Configuration", file_sd_config.
+    """
+    print("[")
+    separator = ""
+    for one in found:
+        if one.ports:
+            labels = {_identifier(name): as_text(value) for name, value in one.values.items() if value is not None}
+            groups = {"groups": f",{','.join(one.node.groups)},"} if one.node.groups else {}
+            targets = [f"{one.node.node}:{port}" for port in one.ports]
+            print(separator + json.dumps({"targets": targets, "labels": {"node": one.node.node, **groups, **labels}}))
+            separator = ","
+    print("]")
+
+
+def _members(pairs: Iterable[tuple[str, Any]]) -> None:
+    """The members of a JSON object, one a line."""
+    separator = ""
+    for name, value in pairs:
+        sys.stdout.write(f"{separator}{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")
+        separator = ",\n"
+    print()
+
+
+def _identifier(name: str) -> str:
+    """A name that variables of Ansible and labels of Prometheus may have: letters, digits and underscores."""
+    return re.sub(r"^(?=\d)", "_", re.sub(r"\W", "_", name, flags=re.ASCII))
+
+
+EXPORTS: dict[str, Callable[[Iterable[Found]], None]] = {
+    "jsonl": json_lines,
+    "ansible": ansible,
+    "prometheus": prometheus,
+}

@@ -1,0 +1,173 @@
+"""One database of CouchDB: read, write and delete documents in bulk, page through a view, follow the changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from vogeler.errors import StoreError, StoreUnavailable
+from vogeler.persistence import Document, _merge
+from vogeler.persistence._couch_http import Couch, Refusal
+
+# Errors of one row of _bulk_docs that may be gone the next time; any other is a no for good.
+_ROW_TRANSIENT = frozenset({"internal_server_error", "unknown_error", "timeout", "error", "service_unavailable"})
+# Of a whole _bulk_docs request: some document in it is not JSON to CouchDB, or too large.
+_BODY_REFUSED = (400, 413)
+
+
+@dataclass
+class Rows:
+    """What was not written: the ids that somebody else wrote meanwhile, and those refused, with the reason."""
+
+    conflicts: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Documents by id, and the ids of those that there were once, and were deleted."""
+
+    documents: dict[str, Document]
+    deleted: set[str]
+
+
+class Database:
+    """A database, by name. ``where``: the store's URL, without its password."""
+
+    def __init__(self, couch: Couch, name: str, where: str) -> None:
+        self._couch = couch
+        self.name = name
+        self._where = where
+
+    def read(self, ids: Iterable[str]) -> Found:
+        """The documents that there are, in one request.
+
+        Asked for by key, ``_all_docs`` reads every document from a quorum of a cluster's copies, as a GET
+        does; asked for a range, and in views, one copy is enough for it (fabric_view_all_docs in its sources).
+        """
+        names = list(ids)
+        answer = self._couch.call("post", self.name, "_all_docs", body={"keys": names}, include_docs=True)
+        rows = self._rows(answer)
+        if len(rows) != len(names):
+            raise StoreUnavailable(f"the store at {self._where} answered for {len(rows)} of {len(names)} documents")
+        deleted = {row["key"] for row in rows if (row.get("value") or {}).get("deleted")}
+        return Found({row["id"]: row["doc"] for row in rows if row.get("doc")}, deleted)
+
+    def write(self, documents: list[Document]) -> Rows:
+        """Write documents in one request, or in as few as the server takes them in. Each has a row of its own."""
+        rows = Rows()
+        texts: list[tuple[str, bytes]] = []
+        for document in documents:
+            try:
+                texts.append((document["_id"], _merge.to_json(document).encode()))
+            except (ValueError, RecursionError) as error:
+                rows.refused[document["_id"]] = f"not JSON: {error}"
+        self._bulk(texts, rows)
+        return rows
+
+    def delete(self, revisions: Iterable[tuple[str, str]]) -> set[str]:
+        """Delete documents by id and ``_rev``. Returns the ids of those that somebody else wrote meanwhile."""
+        rows = self.write([{"_id": name, "_rev": rev, "_deleted": True} for name, rev in revisions])
+        for reason in rows.refused.values():
+            raise StoreError(reason, "check what this login may do in the database")
+        return rows.conflicts
+
+    def pages(self, page: int, *path: str, **query: Any) -> Iterator[Document]:
+        """The rows of a view whose keys are all different, a page at a time."""
+        skip = 0
+        while True:
+            rows = self._view(path, {**query, "limit": page, "skip": skip})
+            yield from rows
+            if len(rows) < page:
+                return
+            query["startkey"], skip = rows[-1]["key"], 1
+
+    def pages_of_repeated(self, page: int, *path: str, **query: Any) -> Iterator[Document]:
+        """The rows of a view in which many documents emit one key, and a document emits one key many times.
+
+        The next page begins with the last row of this one, to see that it is found again: by key and
+        document; or, on a server that knows no ``startkey_docid``, by counting the rows of the key.
+        """
+        last: Document | None = None
+        same_key = same_row = 0  # how many up to the last, which is one of them
+        while True:
+            known = [] if last is None else [last]
+            rows = self._view(path, {**query, "limit": page + len(known), "skip": max(same_row - 1, 0)})
+            if rows[: len(known)] != known:
+                query.pop("startkey_docid")
+                known, rows = [], self._view(path, {**query, "limit": page, "skip": same_key})
+            new = rows[len(known) :]
+            for row in new:
+                same_key = same_key + 1 if last is not None and row["key"] == last["key"] else 1
+                same_row = same_row + 1 if same_key > 1 and last is not None and row["id"] == last["id"] else 1
+                last = row
+                yield row
+            if last is None or len(new) < page:
+                return
+            query["startkey"], query["startkey_docid"] = last["key"], last["id"]
+
+    def _view(self, path: tuple[str, ...], query: dict[str, Any]) -> list[Document]:
+        return self._rows(self._couch.call("get", self.name, *path, **query))
+
+    def last_change(self) -> str:
+        """Where the changes of the database have come to by now."""
+        answer = self._couch.call("get", self.name, "_changes", options={"since": "now", "limit": "1"})
+        return str(self._changes(answer)["last_seq"])
+
+    def changes(self, since: str, page: int) -> tuple[str, list[Document]]:
+        """The documents written since then, at most a page, and where that has come to. Does not wait for any.
+
+        A long poll would, but not every server and proxy ends one in time.
+        """
+        options = {"since": since, "limit": str(page)}
+        answer = self._changes(self._couch.call("get", self.name, "_changes", include_docs=True, options=options))
+        documents = [row.get("doc") for row in answer["results"] if not row.get("deleted")]
+        return str(answer["last_seq"]), [document for document in documents if document is not None]
+
+    def _changes(self, answer: Any) -> Document:
+        if not isinstance(answer, dict) or "last_seq" not in answer or not isinstance(answer.get("results"), list):
+            raise StoreUnavailable(f"what answers at {self._where} is not CouchDB: changes without a last_seq")
+        return answer
+
+    def _bulk(self, texts: list[tuple[str, bytes]], rows: Rows) -> None:
+        """Halve what the server refuses as a whole, until it is known which document it refuses."""
+        if not texts:
+            return
+        body = b'{"docs":[' + b",".join(text for _, text in texts) + b"]}"
+        try:
+            answer = self._couch.call("post", self.name, "_bulk_docs", body=body)
+        except Refusal as error:
+            if error.status not in _BODY_REFUSED:
+                raise
+            if len(texts) == 1:
+                rows.refused[texts[0][0]] = error.message
+                return
+            middle = len(texts) // 2
+            self._bulk(texts[:middle], rows)
+            self._bulk(texts[middle:], rows)
+        else:
+            self._note_rows(self._rows({"rows": answer}), [name for name, _ in texts], rows)
+
+    def _note_rows(self, answers: list[Document], sent: list[str], rows: Rows) -> None:
+        if sorted(str(row.get("id")) for row in answers) != sorted(sent):
+            raise StoreUnavailable(f"the store at {self._where} answered for {len(answers)} of {len(sent)} documents")
+        for row in answers:
+            error = row.get("error")
+            if error == "conflict":
+                rows.conflicts.add(row["id"])
+            elif error in _ROW_TRANSIENT:
+                raise StoreUnavailable(f"the store at {self._where} could not write {row['id']}: {_said(row)}")
+            elif error is not None:
+                rows.refused[row["id"]] = f"the store at {self._where} refuses {row['id']}: {_said(row)}"
+
+    def _rows(self, answer: Any) -> list[Document]:
+        """The rows of an answer. Raises StoreUnavailable for one that CouchDB would not give."""
+        rows = answer.get("rows") if isinstance(answer, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise StoreUnavailable(f"what answers at {self._where} is not CouchDB: an answer without rows")
+        return rows
+
+
+def _said(row: Document) -> str:
+    return f"{row.get('error')}, {row.get('reason')}"
