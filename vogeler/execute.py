@@ -98,7 +98,7 @@ def collect(plugin: Plugin, stop: Event | None = None) -> Collected:
         return Collected(UNPARSABLE, exit_code=ran.exit_code, duration_s=ran.duration_s, error=text)
     ran = replace(ran, stdout=b"")  # up to max_output, and the digest needs as much again
     if plugin.unordered and isinstance(value, list):
-        value.sort(key=canonical_json)
+        value.sort(key=lambda entry: canonical_json(without(entry, plugin.volatile)))
     return Collected(OK, value, digest_of(without(value, plugin.volatile)), ran.exit_code, ran.duration_s)
 
 

@@ -23,14 +23,16 @@ def leaves(value: Any, path: str) -> Iterator[tuple[str, Scalar]]:
 
     An empty mapping or list is one leaf, None, so that it is present.
     """
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, str):  # most are
+        yield path, value
+    elif isinstance(value, dict) and value:
         for name, item in value.items():
             yield from leaves(item, f"{path}.{name}")
     elif isinstance(value, list) and value:
         for item in value:
             yield from leaves(item, path)
     else:
-        yield path, None if isinstance(value, (Mapping, list)) else plain(value)
+        yield path, None if isinstance(value, (dict, list)) else plain(value)
 
 
 def plain(value: Scalar) -> Scalar:
@@ -54,7 +56,7 @@ def without(value: Any, paths: Sequence[str]) -> Any:
 
 
 def _without(value: Any, path: str, is_out: Callable[[str], object]) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         named = ((name, item, path + str(name)) for name, item in value.items())
         return {name: _without(item, f"{below}.", is_out) for name, item, below in named if not is_out(below)}
     if isinstance(value, list):

@@ -28,7 +28,7 @@ def fleet() -> Fleet:
 
 
 def test_the_same_seed_makes_the_same_fleet_and_another_seed_another() -> None:
-    digests = [Statistics.of(a_fleet(10, 30, seed)).digest for seed in (1, 1, 2)]
+    digests = [Statistics.of(a_fleet(5, 30, seed)).digest for seed in (1, 1, 2)]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -73,7 +73,7 @@ def test_versions_of_a_package_rise_in_the_order_of_the_node_s_package_manager(f
 
 
 def test_what_a_store_finds_is_what_the_generator_made(tmp_path: Path) -> None:
-    fleet = a_fleet(50, 14)
+    fleet = a_fleet(50, 5)
     stored = {node.name: fleet.stored(node) for node in fleet.nodes}
     with closing(persistence.connect(f"sqlite://{tmp_path}/fleet.db")) as store:
         load(fleet, store, 1000)

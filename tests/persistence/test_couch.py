@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import traceback
@@ -13,7 +14,18 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.persistence.examples import EARLIER, FACT_RECORDS, FACTS, LATER, PACKAGE_RECORDS, PACKAGES, heartbeat, result
+from tests.persistence.examples import (
+    EARLIER,
+    FACT_RECORDS,
+    FACTS,
+    LATER,
+    PACKAGE_RECORDS,
+    PACKAGES,
+    at,
+    heartbeat,
+    held,
+    result,
+)
 from tests.persistence.proxy import Exchange, Proxy, running
 from tests.servers.couchdb import CouchServer
 from vogeler import persistence
@@ -298,6 +310,11 @@ def test_a_missing_database_says_how_to_make_it(couch_url):
             lambda: store.record("web01"),
             lambda: list(store.nodes()),
             lambda: list(store.history("web01")),
+            lambda: list(store.records()),
+            lambda: list(store.leaves("rpms")),
+            lambda: list(store.changes(EARLIER)),
+            store.follow,
+            lambda: store.prune(EARLIER, 1, 1),
             lambda: store.forget("web01", "alice", EARLIER),
         ):
             with pytest.raises(StoreError) as caught:
@@ -455,6 +472,88 @@ def test_what_another_server_wrote_meanwhile_is_kept(couch_url):
         assert meanwhile == []
 
 
+def test_history_that_a_server_wrote_in_vain_does_not_tell_what_the_record_never_held(couch_url):
+    """Another server, whose clock is behind, stores a later result first: ours is late, and its history said no."""
+    with ExitStack() as stack:
+        other = stack.enter_context(closing(persistence.connect(couch_url)))
+        other.setup()
+        other.apply([result(1, "a")], at(0))
+        meanwhile = [result(3, "c")]
+
+        def interfere(exchange: Exchange) -> None:
+            exchange.pass_on()
+            if meanwhile and exchange.path.endswith("_history/_bulk_docs"):
+                other.apply([meanwhile.pop()], at(50))
+
+        store, _ = stack.enter_context(between(couch_url, interfere))
+        (outcome,) = store.apply([result(2, "b")], at(100))
+        assert "older" in outcome.reason
+        assert held(store.history("web01", "rpms"), at(1000)) == store.record("web01")["rpms"] == "c"
+
+
+def test_a_first_result_that_is_stored_while_its_node_is_forgotten_stays_known(couch_url):
+    """The record did not exist, so that writing it is no conflict; the history must tell of it after the forget."""
+    with ExitStack() as stack:
+        other = stack.enter_context(closing(persistence.connect(couch_url)))
+        other.setup()
+        other.apply([heartbeat()], at(0))
+        admin = stack.enter_context(closing(persistence.connect(couch_url)))
+        forgets = [at(20)]
+
+        def interfere(exchange: Exchange) -> None:
+            if forgets and exchange.path.endswith("_history/_bulk_docs"):
+                assert admin.forget("web01", "alice", forgets.pop())
+            exchange.pass_on()
+
+        store, _ = stack.enter_context(between(couch_url, interfere))
+        store.apply([result(1, "a")], at(10))
+        assert store.record("web01")["rpms"] == "a"
+        assert held(store.history("web01"), at(1000)) == "a"
+
+
+def test_history_of_a_version_without_stored_at_is_told_by_changed_at(couch_store, couchdb_server, couch_url):
+    old = {"node": "web01", "key": "rpms", "value": "old", "changed_at": at(0), "seq": 1, "event": "change"}
+    couchdb_server.api("PUT", f"{urlsplit(couch_url).path}_history/web01:rpms:00000000000000000001:x", old)
+    couch_store.apply([result(2, "new")], at(10))
+    assert [change["stored_at"] for change in couch_store.history("web01", "rpms")] == [at(10), at(0)]
+    assert [change["value"] for change in couch_store.changes(at(0), at(10))] == ["old"]
+    assert couch_store.prune(at(11), 1, 10) == 1
+
+
+def test_leaves_can_be_paged_on_a_server_that_knows_no_startkey_docid(couch_url, monkeypatch):
+    def forgetful(exchange: Exchange) -> None:
+        exchange.path = re.sub(r"startkey_docid=[^&]*&?", "", exchange.path)
+        exchange.pass_on()
+
+    monkeypatch.setattr("vogeler.persistence.couch._ROWS_PAGE", 3)
+    with between(couch_url, forgetful) as (store, _):
+        store.setup()
+        store.apply([result(1, [1, 2, 3, 4, 5], f"web{number}", "k") for number in range(4)], EARLIER)
+        assert sorted(store.leaves("k")) == [("k", f"web{number}", v) for number in range(4) for v in range(1, 6)]
+
+
+def test_a_feed_that_breaks_off_may_be_followed_again(couch_url):
+    broken = []
+
+    def break_off(exchange: Exchange) -> None:
+        if broken and "_changes" in exchange.path:
+            exchange.reply(503, b"<html>starting</html>", "text/html")
+        else:
+            exchange.pass_on()
+
+    with between(couch_url, break_off) as (store, _):
+        store.setup()
+        feed = store.follow()
+        assert next(feed) is None
+        broken.append(True)
+        with pytest.raises(StoreUnavailable, match="503"):
+            next(feed)
+        broken.clear()
+        feed = store.follow()
+        store.apply([result(1, "a")], EARLIER)
+        assert [next(feed), next(feed)["value"]] == [None, "a"]
+
+
 def test_a_node_that_is_heard_while_it_is_forgotten_is_forgotten(couch_url):
     """Else its record would be gone and its status stay."""
     with ExitStack() as stack:
@@ -569,13 +668,19 @@ def test_the_view_by_name_lists_the_records(couch_store, view):
 
 
 def test_the_views_of_the_history_sort_by_time(couch_store, view):
-    couch_store.apply([result(3, "c"), result(1, "a", "web02"), result(2, "b", key="facter")], EARLIER)
+    couch_store.apply([result(3, "c")], at(0))
+    couch_store.apply([result(1, "a", "web02"), result(2, "b", key="facter")], at(1))
     assert [row["value"] for row in view("_history", "by_time", "")] == [
+        {"node": "web01", "key": "rpms"},
         {"node": "web02", "key": "rpms"},
         {"node": "web01", "key": "facter"},
-        {"node": "web01", "key": "rpms"},
     ]
-    assert [row["value"] for row in view("_history", "by_node", "")] == ["facter", "rpms", "rpms"]
+    assert [row["value"] for row in view("_history", "by_node", "")] == ["rpms", "facter", "rpms"]
+    assert [row["key"][:3] for row in view("_history", "by_key", "")] == [
+        ["web01", "facter", at(1)],
+        ["web01", "rpms", at(0)],
+        ["web02", "rpms", at(1)],
+    ]
 
 
 def test_the_design_documents_are_es5(couch_store, view):

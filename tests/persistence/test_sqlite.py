@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.persistence.examples import EARLIER, FACT_RECORDS, FACTS, PACKAGE_RECORDS, PACKAGES, deep, heartbeat, result
+from tests.persistence.examples import (
+    EARLIER,
+    FACT_RECORDS,
+    FACTS,
+    PACKAGE_RECORDS,
+    PACKAGES,
+    at,
+    deep,
+    heartbeat,
+    result,
+)
 from vogeler import persistence
 from vogeler.errors import StoreError, StoreUnavailable, UsageError
 
@@ -89,6 +102,98 @@ def test_a_later_schema_is_left_to_a_later_vogeler(sqlite_url):
     persistence.connect(sqlite_url).close()
     rows(sqlite_url, "PRAGMA user_version = 99")
     assert "99" in refused(sqlite_url).message
+
+
+def version_1(url: str) -> dict[str, object]:
+    """A file as the first version left it, with two changes of a node; returns its record."""
+    record = {
+        "_id": "web01",
+        "rpms": {"bash": "5.2"},
+        "vogeler": {"schema": 1, "keys": {"rpms": {"seq": 2, "digest": "b"}}},
+    }
+    path = Path(url.partition("://")[2])
+    path.parent.mkdir(mode=0o700)
+    with closing(sqlite3.connect(path)) as file, file:
+        file.executescript((Path(__file__).parent / "schema_1.sql").read_text())
+        file.execute("INSERT INTO records VALUES ('web01', ?)", (json.dumps(record),))
+        file.execute("INSERT INTO status VALUES ('web01', ?)", (json.dumps({"_id": "web01", "heard_at": EARLIER}),))
+        for seq, late in ((1, {}), (2, {}), (0, {"late": True})):
+            change = {"_id": f"web01:rpms:{seq}", "node": "web01", "key": "rpms", "seq": seq, "changed_at": at(seq)}
+            body = json.dumps({**change, "value": seq, "event": "change", **late})
+            values = (change["_id"], "web01", "rpms", seq, change["changed_at"], body)
+            file.execute("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?)", values)
+    return record
+
+
+def test_a_file_of_version_1_is_converted(sqlite_url):
+    record = version_1(sqlite_url)
+    with closing(persistence.connect(sqlite_url)) as store:
+        assert store.setup() == [f"converted database {sqlite_url.partition('://')[2]} from version 1"]
+        assert store.record("web01") == record
+        assert list(store.leaves("rpms")) == [("rpms.bash", "web01", "5.2")]
+        found = [(change["seq"], change["stored_at"], change.get("late")) for change in store.history("web01")]
+        assert found == [(2, at(2), None), (1, at(1), None), (0, at(0), True)]
+        store.apply([result(3, {"bash": "5.3"}), result(1, "x", "web02")], at(10))
+        assert list(store.leaves("rpms.")) == [("rpms.bash", "web01", "5.3")]
+        assert [change["seq"] for change in store.changes(at(2))] == [3, 1, 2]
+        assert store.prune(at(10), 1, 10) == 2
+    fresh = sqlite_url.replace("vogeler.db", "fresh.db")
+    persistence.connect(fresh).close()
+    schema = "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'index') ORDER BY name"
+    assert rows(sqlite_url, schema) == rows(fresh, schema)
+    assert rows(sqlite_url, "SELECT path, value FROM leaves WHERE node = 'web01'") == [("rpms.bash", '"5.3"')]
+    assert rows(sqlite_url, "PRAGMA user_version") == rows(fresh, "PRAGMA user_version")
+
+
+def test_processes_that_find_a_file_of_version_1_convert_it_once(sqlite_url):
+    version_1(sqlite_url)
+    barrier = threading.Barrier(4)
+
+    def open_it(_: int) -> list[str]:
+        barrier.wait(timeout=20)
+        with closing(persistence.connect(sqlite_url)) as store:
+            assert len(list(store.history("web01"))) == 3
+            return store.setup()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len([done for found in pool.map(open_it, range(4)) for done in found]) == 1
+
+
+def test_a_change_of_a_few_packages_touches_their_leaves_only(sqlite_url):
+    """900 packages of which 3 change: what it costs must not be 900 rows."""
+    packages = {f"package{number}": "1.0" for number in range(900)}
+    with closing(persistence.connect(sqlite_url)) as store:
+        store.apply([result(1, packages)], EARLIER)
+        before = store._connection.total_changes
+        store.apply([result(2, {**packages, "package7": "1.1", "package8": "1.1", "new": "1.0"})], EARLIER)
+        assert store._connection.total_changes - before < 20
+        assert len(list(store.leaves("rpms."))) == 901
+
+
+def test_half_a_surrogate_pair_in_a_name_is_no_obstacle_to_the_index(sqlite_url):
+    with closing(persistence.connect(sqlite_url)) as store:
+        assert store.apply([result(1, {"\ud800": "\udfff"}, digest="sha256:0")], EARLIER)[0].stage == "stored"
+        assert list(store.leaves("rpms.")) == [("rpms.?", "web01", "\udfff")]
+
+
+def test_nothing_is_left_in_the_index_of_what_was_forgotten(sqlite_url):
+    with closing(persistence.connect(sqlite_url)) as store:
+        store.apply([result(1, {"a": {"b": 1}}), result(1, {"a": {}}, "web02")], EARLIER)
+        store.forget("web01", "alice", EARLIER)
+    assert rows(sqlite_url, "SELECT path FROM leaf_paths") == [("rpms.a",)]
+    assert rows(sqlite_url, "SELECT node FROM leaf_nodes") == [("web02",)]
+
+
+def test_a_number_of_the_history_is_not_given_twice(sqlite_url):
+    """Else somebody who follows would miss what is stored after the newest entry was pruned."""
+    with closing(persistence.connect(sqlite_url)) as store:
+        store.apply([result(5, "a")], at(5))
+        store.apply([result(4, "late")], at(1))
+        feed = store.follow()
+        assert next(feed) is None
+        assert store.prune(at(3), 0, 10) == 1
+        store.apply([result(6, "b")], at(6))
+        assert next(feed)["value"] == "b"
 
 
 def test_a_broken_file_is_told_apart_from_one_that_is_busy(sqlite_url):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import sys
@@ -312,6 +313,22 @@ def test_an_unordered_list_is_sorted_before_it_is_compared(make: Make) -> None:
     assert one.digest == other.digest
     assert collect(make("command = echo '[2, 1]'", "result_format = json")).value == [2, 1]
     assert collect(make("command = echo '{\"a\": [2, 1]}'", *lines)).value == {"a": [2, 1]}
+
+
+def test_what_is_volatile_is_in_the_value_and_not_in_its_digest(make: Make) -> None:
+    lines = ("result_format = json", "volatile = up, disks.*.free")
+    values = [{"os": "Debian", "up": up, "disks": {"sda": {"size": 9, "free": up}}} for up in (1, 2)]
+    first, second = (collect(make(f"command = echo '{json.dumps(value)}'", *lines)) for value in values)
+    assert (first.value, second.value) == tuple(values)
+    assert first.digest == second.digest == digest_of({"os": "Debian", "disks": {"sda": {"size": 9}}})
+
+
+def test_an_unordered_list_is_not_sorted_by_what_is_volatile(make: Make) -> None:
+    lines = ("result_format = json", "unordered = true", "volatile = cpu")
+    one = collect(make("""command = echo '[{"name": "b", "cpu": 1}, {"name": "a", "cpu": 2}]'""", *lines))
+    other = collect(make("""command = echo '[{"name": "a", "cpu": 1}, {"name": "b", "cpu": 2}]'""", *lines))
+    assert one.value == [{"name": "a", "cpu": 2}, {"name": "b", "cpu": 1}]
+    assert one.digest == other.digest
 
 
 @pytest.mark.parametrize(

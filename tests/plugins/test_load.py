@@ -80,6 +80,7 @@ def test_defaults(make: Make) -> None:
     assert (plugin.name, plugin.key, plugin.alias, plugin.description) == ("probe", "probe", None, "")
     assert (plugin.result_format, plugin.timeout_s, plugin.max_output_bytes) == ("output", 60.0, 4_000_000)
     assert (plugin.interval_s, plugin.splay_s, plugin.user, plugin.unordered) == (None, None, None, False)
+    assert plugin.volatile == ()
     assert (plugin.requires, plugin.env, plugin.search_path) == ((), {}, PATH)
     assert plugin.source == f"{plugin.directory}/probe.cfg:1"
     assert hash(plugin) == hash(plugin)
@@ -103,6 +104,8 @@ def test_every_key(make: Make) -> None:
         "env.PATH = /opt/bin",
         "ENV.mixedCase = %(name)s: 100%%",
         "unordered = yes",
+        "volatile = uptime_s, disks.*.free",
+        "    load",
     )
     assert (plugin.name, plugin.description, plugin.command) == ("disks", "What there is of disks", ("a b", "c"))
     assert (plugin.result_format, plugin.alias, plugin.key) == ("json", "get_disks", "storage")
@@ -112,6 +115,7 @@ def test_every_key(make: Make) -> None:
     assert plugin.env == {"PATH": "/opt/bin", "mixedCase": "disks: 100%"}
     assert plugin.search_path == "/opt/bin"
     assert plugin.unordered is True
+    assert plugin.volatile == ("uptime_s", "disks.*.free", "load")
 
 
 @pytest.mark.parametrize(

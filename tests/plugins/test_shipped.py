@@ -23,6 +23,7 @@ import pytest
 
 from vogeler import formats, plugins
 from vogeler.execute import collect
+from vogeler.leaves import leaves, without
 from vogeler.messages import FAILED, OK, UNAVAILABLE
 from vogeler.plugins import Plugin
 
@@ -208,6 +209,16 @@ def test_disks(tmp_path: Path) -> None:
         (tmp_path / name / "queue/rotational").write_text("1\n")
     assert system.disks(tmp_path) == {"sda": {"size_bytes": 1048576, "model": None, "rotational": True}}
     assert system.disks(tmp_path / "none") == {}
+
+
+def test_the_volatile_facts_of_a_system_are_in_it() -> None:
+    """Named as they are in the value: else each check would be a change."""
+    plugin = shipped("system")
+    value = collect(plugin).value
+    found = dict(leaves(value, "system"))
+    assert all(isinstance(found[f"system.{path}"], int) for path in plugin.volatile)
+    assert {"uptime_s"} < set(plugin.volatile)
+    assert without(value, plugin.volatile)["memory"].keys() == {"total_bytes", "swap_bytes"}
 
 
 def test_networks() -> None:

@@ -172,3 +172,12 @@ def test_ids_are_version_7_uuids_that_sort_by_time() -> None:
     assert {(identity.version, identity.variant) for identity in ids} == {(7, uuid.RFC_4122)}
     assert len(set(ids)) == 50
     assert [identity.int >> 80 for identity in ids] == sorted(identity.int >> 80 for identity in ids)
+
+
+@pytest.mark.parametrize("volatile", ["uptime", [""], [3], {}, ["\ud800"]])
+def test_volatile_paths_are_a_list_of_texts(volatile: Any) -> None:
+    envelope = encode(Result("web01", "system", "system", 7, "ok", NOW, volatile=["uptime", "disks.*.free"]))
+    assert decode(envelope, Result).volatile == ["uptime", "disks.*.free"]
+    content = {**json.loads(envelope.body), "volatile": volatile}
+    with pytest.raises(MessageError, match="'volatile'"):
+        decode(Envelope(json.dumps(content).encode()), Result)

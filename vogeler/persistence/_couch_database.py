@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,11 @@ class Rows:
 
     conflicts: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
+
+    def of(self, names: Mapping[str, str], conflicts: bool = True) -> Rows:
+        """The same under other names; without the conflicts where they are no matter."""
+        refused = {names[name]: reason for name, reason in self.refused.items()}
+        return Rows({names[name] for name in self.conflicts if conflicts}, refused)
 
 
 @dataclass(frozen=True)

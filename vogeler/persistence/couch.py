@@ -244,13 +244,13 @@ class CouchStore:
     def _write_history(self, tried: _Tried) -> None:
         """What is there already stays as it is, unless the record took another way since it was written."""
         changes = {change["_id"]: change for work in tried.merged.values() for change in work.history}
+        nodes = {name: change["node"] for name, change in changes.items()}
         rows = self._history.write(list(changes.values()))
-        tried.note(Rows(refused={changes[name]["node"]: reason for name, reason in rows.refused.items()}))
+        tried.note(rows.of(nodes, conflicts=False))
         if rows.conflicts:
             existing = self._history.read(sorted(rows.conflicts)).documents
             anew = [change for work in tried.left() for change in _merge.corrected(work, existing)]
-            rows = self._history.write(anew)
-            tried.note(Rows({changes[name]["node"] for name in rows.conflicts}))
+            tried.note(self._history.write(anew).of(nodes))
 
     def _forgotten_at(self, records: Found, statuses: Found) -> Mapping[str, str]:
         """When the nodes whose documents were deleted were last forgotten."""
