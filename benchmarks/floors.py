@@ -18,7 +18,7 @@ from vogeler import urls
 
 def leaves(url: str, prefix: str, exact: bool = False) -> int:
     """The rows of the index, by SQL or by HTTP."""
-    beyond = prefix if exact else prefix + "\ufff0"
+    beyond = prefix if exact else prefix + "\U0010ffff"
     if url.startswith("sqlite:"):
         return select(url, RAW_SQL["leaves"], (prefix, beyond))
     return get(url, "", RAW_VIEWS["leaves"], startkey=prefix, endkey=beyond)
@@ -57,7 +57,7 @@ RAW_SQL = {
     "changes": "SELECT body FROM history WHERE stored_at >= ?",
     "history": "SELECT body FROM history WHERE node = ? AND key = ?",
 }
-RAW_VIEWS = {"leaves": "_design/vogeler/_view/leaves", "changes": "_design/vogeler/_view/by_time"}
+RAW_VIEWS = {"leaves": "_design/leaves/_view/leaves", "changes": "_design/vogeler/_view/by_time"}
 
 
 def select(url: str, statement: str, values: tuple[object, ...]) -> int:

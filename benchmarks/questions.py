@@ -73,7 +73,7 @@ def finding(expression: str, path: Optional[str] = None) -> Question:
     """A find, whose floor is all leaves at the path; with ``*``, all that begin so."""
     return Question(
         f"find '{expression}'",
-        lambda fleet: len(find.find(fleet.store, query.parse(expression), fleet.now_s)),
+        lambda fleet: len(find.find(fleet.store, query.parse(expression), time.time())),
         lambda fleet: ["find", expression, "--format", "jsonl"],
         path and (lambda fleet: floors.leaves(fleet.url, path.rstrip("*"), path[-1] != "*")),
     )

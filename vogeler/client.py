@@ -224,6 +224,7 @@ class Client:
         log.warning("a command can't be read: %s", error, extra={"event": "dead_letter"})
 
     def _receipt(self, transport: Transport, run: str, stage: str, detail: dict[str, Any]) -> None:
+        detail = {**detail, "reason": detail["reason"][:1000]} if detail.get("reason") else detail
         transport.publish_receipts([(run, encode(Receipt(run, self._options.node, stage, detail)))])
 
     # --- plugins ----------------------------------------------------------------------------------
@@ -281,7 +282,7 @@ class Client:
             consumer.ack([job.delivery])
 
     def _result(self, job: Job, collected: Collected) -> Result:
-        self._seq = max(self._seq + 1, time.time_ns() // 1000)
+        self._seq = self._next_seq()
         log.info(
             "%s: %s in %.2f s%s", job.alias, collected.status, collected.duration_s,
             f": {collected.error}" if collected.error else "",
@@ -303,6 +304,16 @@ class Client:
             error=collected.error,
             volatile=list(job.plugin.volatile) or None,
         )
+
+    def _next_seq(self) -> int:
+        """The clock in microseconds, and on from the last number while the clock is set back by up to ``clock_skew``.
+
+        Further ahead the clock was wrong, as before it is synchronised at boot: a server refuses such numbers, and
+        would go on refusing what counts on from them.
+        """
+        now = time.time_ns() // 1000
+        refused = self._seq > now + self._options.clock_skew_s * 1_000_000
+        return now if refused else max(self._seq + 1, now)
 
     def _schedule_all(self) -> None:
         self._waiting = [job for job in self._waiting if job.run is not None]
@@ -378,6 +389,7 @@ def _offer(plugin: Plugin) -> dict[str, Any]:
         "description": plugin.description,
         "format": plugin.result_format,
         "key": plugin.key,
+        "interval_s": plugin.interval_s,
         "available": reason is None,
         "reason": reason,
     }

@@ -77,7 +77,7 @@ def _beat(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < 1:
         raise ValueError(f"{text!r} is not a whole number from 1 up")
     return int(text)
 
@@ -152,6 +152,14 @@ class Settings:
         "", _folder, "folder with CouchDB design documents; empty: as shipped", ("server", "admin")
     )
 
+    late_after: float = _setting(
+        "150s", _waiting, "how long after its last word a node is late; two and a half heartbeats, mostly", ("admin",)
+    )
+    silent_after: float = _setting("10m", _waiting, "how long after its last word a node is silent", ("admin",))
+    stale_after: float = _setting(
+        "24h", _waiting, "how long after its last check a key is stale, whose plugin has no interval", ("admin",)
+    )
+
     timeout: float = _setting("60s", _waiting, "how long a runner waits for the nodes that accepted", ("runner",))
     discovery: float = _setting("2s", parse_duration, "how long a runner waits for nodes to accept", ("runner",))
     ttl: float | None = _setting("", parse_duration, "until when a node may begin; empty: as timeout", ("runner",))
@@ -193,12 +201,23 @@ def load(
 def _parsed(spec: Field[Any], text: str, source: str) -> Any:
     if text == "" and spec.metadata["default"] == "":
         return _NOTHING.get(spec.metadata["parse"], "")
+    if "\0" in text or not _is_utf8(text):
+        raise ConfigError(f"{spec.name} ({source}): not a text in UTF-8", f"it is {spec.metadata['help']}")
     try:
         return spec.metadata["parse"](text)
     except UsageError as error:
         raise ConfigError(f"{spec.name} ({source}): {error}", error.remedy) from None
     except ValueError as error:
         raise ConfigError(f"{spec.name} ({source}): {error}", f"it is {spec.metadata['help']}") from None
+
+
+def _is_utf8(text: str) -> bool:
+    """Not so: bytes of the environment that Python could not read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _from_file(program: str, file: Path | None, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -285,9 +304,12 @@ def state_directory() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/vogeler")
     try:
-        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "vogeler"
+        directory = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "vogeler"
     except RuntimeError:
         raise ConfigError("this user has no home directory for the default engines", "set qhost and dbhost") from None
+    if not _is_utf8(str(directory)):
+        raise ConfigError(f"the name of the folder {directory} is not UTF-8, as URLs are", "set qhost and dbhost")
+    return directory
 
 
 def shipped(folder: str, site: Path) -> list[Path]:

@@ -23,6 +23,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+MOST_CHARACTERS = 2000  # of an error's text
+_LAST_CHARACTERS = 500
+
 
 class ExitCode(IntEnum):
     """How every command ends. Described for operators in docs/reference.rst."""
@@ -43,15 +46,26 @@ class ExitCode(IntEnum):
 
 
 class VogelerError(Exception):
-    """The root of the tree. ``remedy`` is one sentence for the person in front of the screen."""
+    """The root of the tree. ``remedy`` is one sentence for the person in front of the screen.
+
+    Errors quote what somebody sent or wrote, and go into logs, headers and receipts. So both texts are
+    cut where they are longer than MOST_CHARACTERS, and are UTF-8 whatever was quoted.
+    """
 
     exit_code = ExitCode.INTERNAL
     retryable = False
 
     def __init__(self, message: str, remedy: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        self.message = _bounded(message)
+        self.remedy = None if remedy is None else _bounded(remedy)
+        super().__init__(self.message)
+
+
+def _bounded(text: str) -> str:
+    text = text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    return f"{text[: MOST_CHARACTERS - _LAST_CHARACTERS - 1]}…{text[-_LAST_CHARACTERS:]}"
 
 
 class UsageError(VogelerError):

@@ -2,8 +2,9 @@
 
 One thread per call and none of its own; several threads may call at once. For Linux.
 
-A command gets a session and process group of its own, so that its children can be ended with it; only
-a child that opens yet another session (``setsid``) escapes that, and isn't waited for.
+A command gets a session and process group of its own, so that its children can be ended with it. One that exceeds a
+limit is ended with all it has started. Of one that exits by itself, what is in another session or process group by then
+is a daemon: it lives on, and isn't waited for.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from vogeler import formats
+from vogeler import formats, processes
 from vogeler.errors import FormatError, PluginError
 from vogeler.leaves import without
 from vogeler.messages import (
@@ -105,7 +106,8 @@ def collect(plugin: Plugin, stop: Event | None = None) -> Collected:
 def execute(plugin: Plugin, *, stop: Event | None = None) -> Execution:
     """Run the command until it exits, exceeds a limit of the plugin, or ``stop`` is set (FAILED).
 
-    When this returns, the command and what was left of its process group have been killed.
+    When this returns, the command and what was left of its process group have been killed; unless it had exited
+    by itself, whatever else it had started, too.
     """
     started = time.monotonic()
     if stop is not None and stop.is_set():
@@ -304,13 +306,20 @@ def _has_exited(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _kill(process: subprocess.Popen[bytes], output: _Output, gently: bool) -> bool:
-    """End what is left of the process group, and reap the process. False if the kernel won't let it go."""
+    """End what is left of the process group, and reap the process. False if the kernel won't let it go.
+
+    If it has not exited, so do all that it has started: they are looked for before it, or one between, is gone.
+    """
+    strays = [] if _has_exited(process) else processes.started_by(process.pid)
     if gently:
         _signal(process, signal.SIGTERM)
         until = time.monotonic() + _TERM_GRACE_S
         while not _has_exited(process) and time.monotonic() < until:
             output.read(0.01)
+    if strays:
+        strays += processes.started_by(process.pid, *(stray.pid for stray in strays))
     _signal(process, signal.SIGKILL)
+    processes.kill(strays)
     try:
         process.wait(_KILL_WAIT_S)
     except subprocess.TimeoutExpired:

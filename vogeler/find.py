@@ -7,18 +7,24 @@ begins with a glob means reading records, and then only those of the nodes that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Optional
 
 from vogeler import query
+from vogeler.globs import literal_prefix
 from vogeler.leaves import Scalar, at_path
 from vogeler.persistence import NodeSummary, Store
 from vogeler.query import Age, And, Compare, Expression, Identity, LeafAtom, NodeView, Not, Or
 
-NODES, INDEX, SCAN = "nodes", "index", "scan"  # where an answer comes from, the cheapest first
-_COSTS = {NODES: 0, INDEX: 1, SCAN: 2}
+NODES, INDEX, SCAN = "nodes", "index", "scan"  # where an answer comes from
+_LIST_COST = 1
 _ORDERED = ("<", ">", "<=", ">=")
+Row = tuple[str, str, Scalar]  # of the index: path, node, value
+Candidates = Optional[set[str]]  # None: every node there is
 
 
 @dataclass(frozen=True)
@@ -44,76 +50,104 @@ def explain(tree: Expression) -> list[Step]:
     return [Step(query.written(tree), source, detail)]
 
 
-def find(store: Store, tree: Expression, now_s: float, watch: Callable[[int], None] = lambda count: None) -> list[str]:
-    """The names of the nodes that match, sorted. ``watch`` is told how many records were read so far."""
-    return sorted(_Search(store, now_s, watch).names(tree))
+def find(store: Store, tree: Expression, now_s: float) -> list[str]:
+    """The names of the nodes that match, sorted."""
+    return Search(store, now_s).names(tree)
 
 
-class _Search:
-    """One question to one store. What is needed of the store is read once, when it is first needed."""
+class Search:
+    """One question to one store. What is needed of the store is read once, when it is first needed.
 
-    def __init__(self, store: Store, now_s: float, watch: Callable[[int], None]) -> None:
+    ``now_s``: seconds since the epoch, for ages. ``watch`` is told how many records were read so far.
+    """
+
+    def __init__(self, store: Store, now_s: float, watch: Callable[[int], None] = lambda count: None) -> None:
         self._store = store
         self._now_s = now_s
         self._watch = watch
-        self._nodes = {node.node: node for node in store.nodes()}
-        self._rpm: frozenset[str] | None = None
+        self._exact: dict[str, list[Row]] = {}
         self._read = 0
 
-    def names(self, tree: Expression) -> set[str]:
-        return self._among(tree, set(self._nodes))
+    @cached_property
+    def nodes(self) -> dict[str, NodeSummary]:
+        """The list of nodes, by name."""
+        return {node.node: node for node in self._store.nodes()}
 
-    def _among(self, tree: Expression, candidates: set[str]) -> set[str]:
+    def names(self, tree: Expression) -> list[str]:
+        """The nodes that match, sorted."""
+        return sorted(self._among(tree, None))
+
+    def _among(self, tree: Expression, candidates: Candidates) -> set[str]:
         """Those of the candidates that match."""
-        if not candidates:
-            return set()
         if isinstance(tree, And):
             for operand in sorted(tree.operands, key=_cost):
                 candidates = self._among(operand, candidates)
-            return candidates
+                if not candidates:
+                    break
+            return candidates or set()
         if isinstance(tree, Or):
             found: set[str] = set()
             for operand in sorted(tree.operands, key=_cost):
-                found |= self._among(operand, candidates - found)
+                found |= self._among(operand, None if candidates is None else candidates - found)
             return found
         if isinstance(tree, Not):
-            return candidates - self._among(tree.operand, candidates)
+            return self._all(candidates) - self._among(tree.operand, candidates)
         if isinstance(tree, (Age, Identity)):
-            return {name for name in candidates if query.about_node(tree, self._nodes[name], self._now_s)}
+            known = (self.nodes[name] for name in self._all(candidates) if name in self.nodes)
+            return {node.node for node in known if query.about_node(tree, node, self._now_s)}
         return self._scanned(tree, candidates) if _source(tree) == SCAN else self._indexed(tree, candidates)
 
-    def _indexed(self, atom: LeafAtom, candidates: set[str]) -> set[str]:
-        rpm = self._rpm_nodes() if isinstance(atom, Compare) and atom.operator in _ORDERED else frozenset()
+    def _all(self, candidates: Candidates) -> set[str]:
+        return set(self.nodes) if candidates is None else candidates
+
+    def _indexed(self, atom: LeafAtom, candidates: Candidates) -> set[str]:
+        rpm = self._rpm_nodes if isinstance(atom, Compare) and atom.operator in _ORDERED else frozenset()
         tests = {family: query.leaf_test(atom, family) for family in (False, True)}
-        rows = self._rows(atom)
+        rows = (row for part in _ranges(atom) for row in self._leaves(*part))
         if isinstance(atom, Compare) and atom.operator == "!=":
-            return _unequal(rows, tests[False], atom, candidates)
-        return {node for path, node, value in rows if node in candidates and tests[node in rpm](path, value)}
+            found = _unequal(rows, tests[False], atom)
+        else:
+            found = {node for path, node, value in rows if tests[node in rpm](path, value)}
+        return found if candidates is None else found & candidates
 
-    def _rows(self, atom: LeafAtom) -> Iterator[tuple[str, str, Scalar]]:
-        for text, exact in _ranges(atom):
-            yield from self._store.leaves(text, exact)
+    def _leaves(self, path: str, exact: bool) -> Iterable[Row]:
+        """Those at one path are kept: their values may be shown as well."""
+        if not exact:
+            return self._store.leaves(path)
+        if path not in self._exact:
+            self._exact[path] = list(self._store.leaves(path, True))
+        return self._exact[path]
 
+    @cached_property
     def _rpm_nodes(self) -> frozenset[str]:
-        if self._rpm is None:
-            rows = [row for path in query.FAMILY_PATHS for row in self._store.leaves(path, True)]
-            self._rpm = frozenset(node for _, node, value in rows if query.is_rpm_family([value]))
-        return self._rpm
+        rows = (row for path in query.FAMILY_PATHS for row in self._leaves(path, True))
+        return frozenset(node for _, node, value in rows if query.is_rpm_family([value]))
 
-    def _scanned(self, atom: LeafAtom, candidates: set[str]) -> set[str]:
+    def _scanned(self, atom: LeafAtom, candidates: Candidates) -> set[str]:
         found = set()
-        for record in self._store.records(None if len(candidates) == len(self._nodes) else candidates):
+        for record in self._store.records(candidates):
             self._read += 1
             self._watch(self._read)
             name = record["_id"]
-            if name in candidates and query.matches(atom, NodeView(record, self._nodes[name], self._now_s)):
+            if query.matches(atom, NodeView(record, NodeSummary.of({"_id": name}), self._now_s)):
                 found.add(name)
         return found
 
+    def values(self, names: Sequence[str], fields: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Of each node, what it holds at each of the paths: from the index, or from its record if that is no scalar."""
+        if any(next(self._store.leaves(field + "."), None) for field in fields):
+            yield from _values_of_records(self._store, names, fields)
+            return
+        shown: dict[str, dict[str, Any]] = {name: {} for name in names}
+        for field in fields:
+            for (_, node), rows in groupby(self._leaves(field, True), key=itemgetter(0, 1)):
+                if node in shown:
+                    several = [value for _, _, value in rows]
+                    shown[node][field] = several[0] if len(several) == 1 else several
+        yield from shown.items()
 
-def _unequal(
-    rows: Iterable[tuple[str, str, Scalar]], test: Callable[[str, Scalar], bool], atom: Compare, candidates: set[str]
-) -> set[str]:
+
+def _unequal(rows: Iterable[Row], test: Callable[[str, Scalar], bool], atom: Compare) -> set[str]:
     """The nodes that have something at the path, and nothing there that is equal."""
     at = query.leaf_test(Compare(atom.path, "~", ""), rpm=False)
     present, equal = set(), set()
@@ -122,55 +156,41 @@ def _unequal(
             present.add(node)
             if test(path, value):
                 equal.add(node)
-    return (present - equal) & candidates
+    return present - equal
 
 
 def _source(atom: LeafAtom | Age | Identity) -> str:
     if isinstance(atom, (Age, Identity)):
         return NODES
-    return INDEX if query.literal_prefix(atom.path) else SCAN
+    return INDEX if literal_prefix(atom.path) else SCAN
 
 
 def _cost(tree: Expression) -> int:
-    return max(_COSTS[step.source] for step in explain(tree))
+    """What to ask first: the leaves of one path, the list of nodes, many leaves, records."""
+    if isinstance(tree, (And, Or)):
+        return max(map(_cost, tree.operands))
+    if isinstance(tree, Not):
+        return max(_cost(tree.operand), _LIST_COST)
+    source = _source(tree)
+    if source == INDEX and not isinstance(tree, (Age, Identity)):
+        return 0 if literal_prefix(tree.path) == tree.path else 2
+    return _LIST_COST if source == NODES else 3
 
 
 def _ranges(atom: LeafAtom) -> list[tuple[str, bool]]:
     """The parts of the index to read, as prefix or whole path: (text, whether exact)."""
-    prefix = query.literal_prefix(atom.path)
+    prefix = literal_prefix(atom.path)
     if prefix != atom.path:
         return [(prefix, False)]
     return [(prefix, True)] if isinstance(atom, Compare) else [(prefix, True), (prefix + ".", False)]
 
 
-def values(store: Store, names: list[str], fields: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Of each node, what it holds at each of the paths: from the index, or from its record if that is no scalar."""
-    if any(next(store.leaves(field + "."), None) for field in fields):
-        yield from _values_of_records(store, names, fields)
-        return
-    wanted = set(names)
-    shown: dict[str, dict[str, Any]] = {}
-    for field in fields:
-        held: dict[str, list[Scalar]] = {}
-        for _, node, value in store.leaves(field, True):
-            if node in wanted:
-                held.setdefault(node, []).append(value)
-        for node, several in held.items():
-            shown.setdefault(node, {})[field] = several[0] if len(several) == 1 else several
-    for name in names:
-        yield name, shown.get(name, {})
-
-
-def _values_of_records(store: Store, names: list[str], fields: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _values_of_records(
+    store: Store, names: Sequence[str], fields: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     waiting = dict.fromkeys(names)
     for record in store.records(names):
         waiting.pop(record["_id"], None)
         yield record["_id"], {field: at_path(record, field) for field in fields}
     for name in waiting:  # known, and without a record yet
         yield name, {}
-
-
-def summaries(store: Store, names: Iterable[str]) -> dict[str, NodeSummary]:
-    """What is known of these nodes without their records."""
-    wanted = set(names)
-    return {node.node: node for node in store.nodes() if node.node in wanted}

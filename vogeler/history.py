@@ -7,6 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from heapq import merge
 from typing import Any, Generic, TypeVar
 
 from vogeler.messages import canonical_json
@@ -15,7 +16,7 @@ Document = dict[str, Any]  # a history document, as docs/formats.rst has it
 Operation = dict[str, Any]  # of a JSON Patch: op, path, value
 View = TypeVar("View")
 
-FORGOTTEN = "forgotten"
+FORGOTTEN, RETURNED = "forgotten", "returned"  # the events that are of no key
 
 
 # --- for people: what was added, removed, changed -------------------------------------------------
@@ -263,8 +264,8 @@ def stored_at(entry: Document) -> str:
 
 
 def was_held(entry: Document) -> bool:
-    """Whether the record ever held its value: not if it came late, and forgetting is no value."""
-    return entry["event"] != FORGOTTEN and not entry.get("late")
+    """Whether the record ever held its value: not if it came late, and what is of no key has none."""
+    return entry["key"] is not None and not entry.get("late")
 
 
 def record_at(history: Iterable[Document], at: str) -> dict[str, Document]:
@@ -285,12 +286,17 @@ def record_at(history: Iterable[Document], at: str) -> dict[str, Document]:
 def value_at(changes: Iterable[Document], at: str) -> Document | None:
     """The change whose value the record held at a time, from the changes of one key, newest first. None: no value.
 
-    Reads no further than that. Entries that say that the node was forgotten may be among them.
+    Reads no further than that. Entries that are of no key may be among them.
     """
     for entry in changes:
-        if stored_at(entry) <= at and not entry.get("late"):
-            return None if entry["event"] == FORGOTTEN else entry
+        if stored_at(entry) <= at and (was_held(entry) or entry["event"] == FORGOTTEN):
+            return entry if was_held(entry) else None
     return None
+
+
+def newest_first(*histories: Iterable[Document]) -> Iterator[Document]:
+    """Several parts of a node's history as one; each is in that order already."""
+    return merge(*histories, key=lambda entry: (stored_at(entry), entry["seq"]), reverse=True)
 
 
 @dataclass(frozen=True)
@@ -329,9 +335,9 @@ def _whole(value: Any) -> Difference:
 def versions(history: Iterable[Document], view: Callable[[Document, Document | None], View]) -> Iterator[View]:
     """``view(entry, previous)`` of each entry of a node's history, newest first, in that order.
 
-    ``previous`` is the next older change of the same key that was in the record; what came late and
-    forgets have none, and are no previous one. A value is let go of as soon as it was viewed beside
-    its neighbours, so that memory holds views and one value per key.
+    ``previous`` is the next older change of the same key that was in the record, since the node was forgotten;
+    what came late and what is of no key have none, and are no previous one. A value is let go of as soon as it
+    was viewed beside its neighbours, so that memory holds views and one value per key.
     """
     queue: deque[_Slot[View]] = deque()
     newest: dict[str, _Slot[View]] = {}  # by key: the one that waits for its previous
@@ -344,6 +350,10 @@ def versions(history: Iterable[Document], view: Callable[[Document, Document | N
             newest[entry["key"]] = slot
         else:
             slot.settle(None)
+            if entry["event"] == FORGOTTEN:
+                for waiting in newest.values():
+                    waiting.settle(None)
+                newest.clear()
         while queue and queue[0].settled:
             yield queue.popleft().views[0]
     while queue:

@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Union
 
+from vogeler.globs import matcher
 from vogeler.messages import RESERVED_KEYS
 
 Scalar = Union[str, int, float, bool, None]
@@ -52,7 +50,7 @@ def without(value: Any, paths: Sequence[str]) -> Any:
     ``["uptime_s", "disks.*.free"]`` leaves out ``uptime_s`` and the ``free`` of each of ``disks``. Through
     lists as leaves go: ``free`` leaves out that of every entry.
     """
-    return _without(value, "", _matcher(tuple(paths))) if paths else value
+    return _without(value, "", matcher(*paths)) if paths else value
 
 
 def _without(value: Any, path: str, is_out: Callable[[str], object]) -> Any:
@@ -62,11 +60,6 @@ def _without(value: Any, path: str, is_out: Callable[[str], object]) -> Any:
     if isinstance(value, list):
         return [_without(item, path, is_out) for item in value]
     return value
-
-
-@lru_cache(maxsize=128)
-def _matcher(paths: tuple[str, ...]) -> Callable[[str], object]:
-    return re.compile("|".join(map(fnmatch.translate, paths))).match
 
 
 def at_path(record: Mapping[str, Any], path: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -38,7 +39,7 @@ STATUSES = (OK, FAILED, TIMEOUT, TOO_LARGE, UNPARSABLE, UNAVAILABLE)
 RESERVED_KEYS = frozenset({"system_name", "created_at", "updated_at", "last_error", "vogeler"})
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-_MOST_CHARACTERS = 4096
+MOST_CHARACTERS = 4096  # of a text: an alias, an error, who asked
 _KEY = re.compile(r"[^\W_][\w .:@+-]{0,127}")
 
 
@@ -83,8 +84,8 @@ def check_id(value: object) -> None:
 
 
 def _text(value: object) -> None:
-    if not isinstance(value, str) or not 0 < len(value) <= _MOST_CHARACTERS:
-        raise ValueError(f"expected a text of at most {_MOST_CHARACTERS} characters")
+    if not isinstance(value, str) or not 0 < len(value) <= MOST_CHARACTERS:
+        raise ValueError(f"expected a text of at most {MOST_CHARACTERS} characters")
     value.encode()  # half a surrogate pair, which JSON can hold, is a UnicodeEncodeError, a ValueError
 
 
@@ -141,8 +142,7 @@ def _targets(value: object) -> None:
     if not isinstance(value, dict) or not value or value.keys() - {"nodes", "groups"}:
         raise ValueError('expected null or {"nodes": [...], "groups": [...]}')
     for names in value.values():
-        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-            raise ValueError("expected lists of names")
+        _texts(names)
 
 
 def _or_null(check: Callable[[object], None]) -> Callable[[object], None]:
@@ -336,8 +336,10 @@ def decode(envelope: Envelope, *expected: type[Any]) -> Any:
 
 
 def _unpacked(envelope: Envelope) -> bytes:
-    if envelope.content_encoding is None:
+    if envelope.content_encoding is None and len(envelope.body) <= MAX_MESSAGE_BYTES:
         return envelope.body
+    if envelope.content_encoding is None:
+        raise MessageError(f"larger than {MAX_MESSAGE_BYTES} bytes")
     if envelope.content_encoding != "gzip":
         raise MessageError(f"content_encoding {envelope.content_encoding!r} is not known here")
     unpacker = zlib.decompressobj(wbits=31)
@@ -349,12 +351,14 @@ def _unpacked(envelope: Envelope) -> bytes:
         raise MessageError(f"larger than {MAX_MESSAGE_BYTES} bytes when unpacked")
     if not unpacker.eof:
         raise MessageError("the gzip data is cut short")
+    if unpacker.unused_data:  # the end of the body would not tell its size: see Envelope.unpacked_bytes
+        raise MessageError("there is something behind the gzip data")
     return body
 
 
 def _read(body: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        content = json.loads(body.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise MessageError(f"not JSON in UTF-8: {error}") from None
     if not isinstance(content, dict):
@@ -364,3 +368,10 @@ def _read(body: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:40]} is beyond what a double holds")
+    return number

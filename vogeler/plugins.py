@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from vogeler import formats
 from vogeler.errors import PluginError
-from vogeler.messages import MAX_MESSAGE_BYTES, check_key
+from vogeler.messages import MAX_MESSAGE_BYTES, MOST_CHARACTERS, check_key
 from vogeler.registry import did_you_mean
 from vogeler.units import parse_duration, parse_size
 
@@ -50,8 +50,14 @@ KEYS: Mapping[str, tuple[str, str]] = {
 _BOOLEANS = configparser.RawConfigParser.BOOLEAN_STATES
 _REFERENCE = re.compile(r"%%|%\(([^()]*)\)s")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# 2010: white space and a semicolon begin a comment. Not inside quotes, or sh -c 'a ; b' would be cut.
-_INLINE_COMMENT = re.compile(r"""('[^']*'|"(?:[^"\\]|\\.)*")|\s;.*""")
+_QUOTE_OR_COMMENT = re.compile(r"""['"]|\s;""")
+_QUOTED = {"'": re.compile(r"'[^']*'"), '"': re.compile(r'"(?:[^"\\]|\\.)*"')}
+# What is longer is something else, and what reads it, configparser, takes very long with very long lines.
+_MOST_BYTES = 1_000_000
+_MOST_IN_A_LINE = 10_000
+_MOST_EXPANDED = 100_000
+_MOST_REFERENCES = 10  # one through the other
+_MOST_NAMED = 500  # characters of the names of programs
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def unavailable_reason(plugin: Plugin) -> str | None:
     for choice in plugin.requires:
         programs = choice.split("|")
         if not any(shutil.which(program, path=plugin.search_path) for program in programs):
-            return f"needs {' or '.join(programs)}, which is not on the PATH of this node"
+            return f"needs {' or '.join(programs)[:_MOST_NAMED]}, which is not on the PATH of this node"
     return None
 
 
@@ -167,12 +173,20 @@ class _Section:
             what = f"{key}: {error}: {self.values[key]}"
             raise self.problem(key, what, "close the quotes, as for a shell") from None
 
-    def _expanded(self, key: str, on_the_way: tuple[str, ...] = ()) -> str:
+    def _expanded(self, key: str, on_the_way: tuple[str, ...] = (), known: dict[str, str] | None = None) -> str:
         """The value with ``%(other)s`` filled in; ``%%`` and the built-in references stay for _literal."""
+        known = {} if known is None else known
+        if key in known:
+            return known[key]
         if key in on_the_way:
             raise self.problem(key, f"{key} refers to itself with %({key})s", "write the value out")
+        if len(on_the_way) > _MOST_REFERENCES:
+            what = f"{on_the_way[0]} refers through more than {_MOST_REFERENCES} others"
+            raise self.problem(on_the_way[0], what, "write the values out")
+        room = _MOST_EXPANDED
 
         def fill_in(match: re.Match[str]) -> str:
+            nonlocal room
             name = match.group(1)
             if name is None or name in self._built_in():
                 return match.group()
@@ -182,9 +196,15 @@ class _Section:
                     [*self._built_in(), "or a key of the section"]
                 )
                 raise self.problem(key, f"{key} refers to %({name})s, which is not there", remedy)
-            return self._expanded(other, (*on_the_way, key))
+            filled = self._expanded(other, (*on_the_way, key), known)
+            room -= len(filled)
+            if room < 0:
+                what = f"{key} is more than {_MOST_EXPANDED} characters with its references filled in"
+                raise self.problem(key, what, "put it into a program beside the file")
+            return filled
 
-        return _REFERENCE.sub(fill_in, self.values[key])
+        known[key] = _REFERENCE.sub(fill_in, self.values[key])
+        return known[key]
 
     def _literal(self, text: str) -> str:
         return _REFERENCE.sub(lambda match: self._built_in()[match.group(1)] if match.group(1) else "%", text)
@@ -216,6 +236,7 @@ def _problem(file: Path, line: int, what: str, remedy: str) -> PluginError:
 def _sections(directory: Path, problems: list[PluginError]) -> Iterator[_Section]:
     """The sections of all ``*.cfg`` in a directory; what can't be read goes to ``problems``."""
     try:
+        str(directory).encode()  # it may be in what the node offers, by %(here)s
         files = sorted(path for path in directory.iterdir() if path.suffix == ".cfg" and path.name[0] != ".")
     except OSError as error:
         problems.append(
@@ -225,6 +246,9 @@ def _sections(directory: Path, problems: list[PluginError]) -> Iterator[_Section
             )
         )
         return
+    except UnicodeEncodeError:
+        problems.append(PluginError(f"{directory}: the name of the plugin directory is not UTF-8", "rename it"))
+        return
     for file in files:
         try:
             yield from _read(file)
@@ -233,7 +257,11 @@ def _sections(directory: Path, problems: list[PluginError]) -> Iterator[_Section
 
 
 def _read(file: Path) -> list[_Section]:
-    lines = [_INLINE_COMMENT.sub(r"\1", line) for line in _content(file).split("\n")]
+    lines = [_uncommented(line) for line in _content(file).split("\n")]
+    for number, line in enumerate(lines, 1):
+        if len(line) > _MOST_IN_A_LINE:
+            remedy = "divide it: a line that begins with white space continues the one before"
+            raise _problem(file, number, f"a line of {len(line)} characters; at most {_MOST_IN_A_LINE}", remedy)
     parser = _Parser()
     try:
         parser.read_file(lines, str(file))
@@ -245,6 +273,21 @@ def _read(file: Path) -> list[_Section]:
     referred = {normal_key(match.group(1) or "") for line in lines for match in _REFERENCE.finditer(line)}
     shared = referred & parser.defaults().keys()
     return [_section(file, name, parser, places, frozenset(shared)) for name in parser.sections()]
+
+
+def _uncommented(line: str) -> str:
+    """2010: white space and a semicolon begin a comment. Not inside quotes, or sh -c 'a ; b' would be cut."""
+    at, unclosed = 0, ""
+    while True:
+        mark = _QUOTE_OR_COMMENT.search(line, at)
+        if mark is None:
+            return line
+        if mark.group() not in _QUOTED:
+            return line[: mark.start()]
+        quoted = None if mark.group() in unclosed else _QUOTED[mark.group()].match(line, mark.start())
+        if quoted is None:
+            unclosed += mark.group()  # nor are those behind it
+        at = quoted.end() if quoted else mark.end()
 
 
 def _section(
@@ -260,12 +303,16 @@ def _content(file: Path) -> str:
     if os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113 - Path's raise PermissionError
         raise _problem(file, 1, "not a regular file", "move it elsewhere: *.cfg in a plugin directory is a plugin file")
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        size_bytes = file.stat().st_size
+        text = file.read_bytes().decode("utf-8-sig") if size_bytes <= _MOST_BYTES else ""
     except OSError as error:
         raise _problem(file, 1, f"can't be read: {error.strerror}", "let the client's user read it") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise _problem(file, line, f"not UTF-8: byte 0x{error.object[error.start]:02x}", "save it as UTF-8") from None
+    if size_bytes > _MOST_BYTES:
+        what = f"{size_bytes} bytes; at most {_MOST_BYTES}"
+        raise _problem(file, 1, what, "move it elsewhere: this is not a plugin file")
     if "\0" in text:
         raise _problem(file, text.count("\n", 0, text.index("\0")) + 1, "a NUL byte", "save it as plain text")
     return text
@@ -326,7 +373,7 @@ def _plugin(section: _Section) -> Plugin:
         description=section.read("description", _line, ""),
         command=_command(section),
         result_format=_result_format(section),
-        alias=section.read("command_alias", str, "") or None,
+        alias=section.read("command_alias", _word, "") or None,
         key=_key(section, name),
         timeout_s=section.read("timeout", _positive_duration, 60.0),
         max_output_bytes=section.read("max_output", _output_size, 4_000_000),
@@ -336,7 +383,7 @@ def _plugin(section: _Section) -> Plugin:
         user=section.read("user", str, "") or None,
         env=_env(section),
         unordered=section.read("unordered", _boolean, False),
-        volatile=section.read("volatile", _words, ()),
+        volatile=section.read("volatile", lambda text: tuple(map(_word, _words(text))), ()),
         directory=str(section.file.parent),
         source=f"{section.file}:{section.line}",
     )
@@ -387,6 +434,13 @@ def _env(section: _Section) -> dict[str, str]:
 def _name(text: str) -> str:
     if not text:
         raise ValueError("empty")
+    return _word(text)
+
+
+def _word(text: str) -> str:
+    """What a message takes as an alias or a path."""
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"{len(text)} characters; at most {MOST_CHARACTERS}")
     return text
 
 

@@ -18,15 +18,17 @@ in a path stands for any characters. Words with spaces or operators in them are 
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Union
 
 from vogeler.errors import UsageError
+from vogeler.globs import literal_prefix, matcher
 from vogeler.leaves import Scalar, record_leaves
 from vogeler.persistence import NodeSummary
 from vogeler.units import parse_duration, parse_size, parse_timestamp
@@ -34,6 +36,8 @@ from vogeler.versions import compare_deb, compare_rpm
 
 _RPM_FAMILY = re.compile(r"rhel|fedora|centos|suse|sles|amzn|rocky|alma|mageia|ol\b|oracle")
 _RPM_RELEASE = re.compile(r"\.(el|fc|amzn|mga|lp|oe|azl|cm)\d")
+_SHOWN_CHARACTERS = 400  # before the place of an error, and behind it
+_EXACT_DIGITS = 1000  # more than plugins' values have; Python refuses to read 4,301
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
@@ -41,7 +45,10 @@ class QueryError(UsageError):
     """An expression that can't be read: shows the place."""
 
     def __init__(self, text: str, position: int, problem: str) -> None:
-        super().__init__(f"{problem}\n  {text}\n  {' ' * position}^", "docs/query.rst has the language and examples")
+        start = max(0, position - _SHOWN_CHARACTERS)
+        shown = text[start : position + _SHOWN_CHARACTERS]
+        where = f"  {shown}\n  {' ' * (position - start)}^"
+        super().__init__(f"{problem[:_SHOWN_CHARACTERS]}\n{where}", "docs/finding.rst has the language and examples")
         self.position = position
 
 
@@ -136,7 +143,6 @@ _TOKEN = re.compile(
     r"""|(?P<word>(?:[^\s()<>=!~"']|(?<=\w)~(?=\w))+)"""  # 3.0~rc1 is a word
 )
 _SPACE = re.compile(r"\s*")
-_BLACK = re.compile(r"\S+")
 _KEYWORDS = ("and", "or", "not", "has")
 _SUBJECTS = ("seen", "checked", "name", "group")
 _PLAIN = re.compile(r"[\w.:+@/*?\[\]-]+")
@@ -176,7 +182,7 @@ class _Reader:
         if start == len(self._text):
             return _Token("end", "", start)
         if pattern and self._text[start] not in "\"'":
-            word = _balanced(_BLACK.findall(self._text, start)[0])
+            word = _balanced(self._text[start:].split(None, 1)[0])
             self._position = start + len(word)
             return _Token("quoted", word, start)
         match = _TOKEN.match(self._text, start)
@@ -254,8 +260,8 @@ class _Reader:
         word = self._word(f"a value after {operator!r}")
         if operator == "~":
             try:
-                re.compile(word)
-            except re.error as error:
+                _compiled(word)
+            except (re.error, OverflowError, RecursionError) as error:
                 raise self._error(f"not a regular expression: {error}", position) from None
         if not about_node:
             return Compare(subject.text, operator, word)
@@ -293,19 +299,21 @@ class _Reader:
         return self._take().text
 
 
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Raises what ``re`` does. That it warns of what may mean more some day, as a ``[`` in brackets, is no problem."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return re.compile(pattern)
+
+
 def _balanced(word: str) -> str:
     """A pattern without the closing parentheses that belong to what is around it."""
-    while word.endswith(")") and word.count(")") > word.count("("):
-        word = word[:-1]
-    return word
+    at_its_end = len(word) - len(word.rstrip(")"))
+    too_many = max(0, min(at_its_end, word.count(")") - word.count("(")))
+    return word[: len(word) - too_many]
 
 
 # --- values ---------------------------------------------------------------------------------------
-
-
-def literal_prefix(path: str) -> str:
-    """The part of a path before its first glob: every leaf it can mean has a path that begins so."""
-    return re.split(r"[*?\[]", path, maxsplit=1)[0]
 
 
 def leaf_test(atom: LeafAtom, rpm: bool) -> Callable[[str, Scalar], bool]:
@@ -324,21 +332,18 @@ def _path_tests(path: str) -> tuple[Callable[[str], bool], Callable[[str], bool]
     """Whether a leaf's path is the one meant; whether it is that or below it."""
     if literal_prefix(path) == path:
         return (lambda leaf: leaf == path), (lambda leaf: leaf == path or leaf.startswith(path + "."))
-    exact, deeper = (re.compile(fnmatch.translate(pattern)) for pattern in (path, path + ".*"))
-    return (
-        lambda leaf: exact.match(leaf) is not None,
-        lambda leaf: exact.match(leaf) is not None or deeper.match(leaf) is not None,
-    )
+    exact, at_or_below = matcher(path), matcher(path, path + ".*")
+    return (lambda leaf: exact(leaf) is not None), (lambda leaf: at_or_below(leaf) is not None)
 
 
 def comparison(operator: str, word: str, rpm: bool) -> Callable[[Scalar], bool]:
     """A test of one value against a word, read as what the value is: a number, a version, a text."""
     if operator == "~":
-        pattern = re.compile(word)
+        pattern = _compiled(word)
         return lambda value: pattern.search(as_text(value)) is not None
     number = _number(word)
     holds = _HOLDS[operator]
-    glob = re.compile(fnmatch.translate(word)) if operator == "=" and literal_prefix(word) != word else None
+    glob = matcher(word) if operator == "=" and literal_prefix(word) != word else None
 
     def test(value: Scalar) -> bool:
         if isinstance(value, bool) or value is None:
@@ -346,7 +351,7 @@ def comparison(operator: str, word: str, rpm: bool) -> Callable[[Scalar], bool]:
         if isinstance(value, (int, float)):
             return number is not None and holds((value > number) - (value < number))
         if operator == "=":
-            return value == word or (glob is not None and glob.match(value) is not None)
+            return value == word or (glob is not None and glob(value) is not None)
         compare = compare_rpm if rpm or _RPM_RELEASE.search(value) else compare_deb
         return holds(compare(value, word))
 
@@ -372,7 +377,7 @@ FAMILY_PATHS = ("system.os.id", "system.os.id_like")
 
 def _number(word: str) -> float | None:
     if _NUMBER.fullmatch(word):
-        return float(word) if any(c in word for c in ".eE") else int(word)
+        return int(word) if len(word) <= _EXACT_DIGITS and word.lstrip("-").isdecimal() else float(word)
     for parse_unit in (parse_size, parse_duration):
         with suppress(ValueError):
             return parse_unit(word)
@@ -411,7 +416,7 @@ def written(tree: Expression) -> str:
         return f"{_quoted(tree.path)} has {_quoted(tree.word)}"
     if isinstance(tree, Age):
         subject = "seen" if tree.key is None else f"checked({_quoted(tree.key)})"
-        return f"{subject} {tree.operator} {tree.age_s!r}s"
+        return f"{subject} {tree.operator} {Decimal(repr(tree.age_s)):f}s"
     subject = tree.field if isinstance(tree, Identity) else _quoted(tree.path)
     return f"{subject} {tree.operator} {_quoted(tree.word)}"
 

@@ -76,7 +76,8 @@ class Absentees:
 class Housekeeping:
     """Removes history and nodes that have had their time from a store, a step at a time.
 
-    Several servers may do so at once; what is interrupted goes on at the next check.
+    Several servers may do so at once. A check looks at everything, however long that takes; what is interrupted
+    is done at the next one.
     """
 
     def __init__(self, store: Store, limits: Limits, schedule: Recurring, absentees: Absentees | None):
@@ -106,10 +107,7 @@ class Housekeeping:
 
     def _prune(self) -> Iterator[None]:
         before, pruned = to_timestamp(max(0.0, time.time() - self._limits.keep_s)), 0
-        while True:
-            removed = self._store.prune(before, self._limits.versions, _STEP)
-            if not removed:
-                break
+        for removed in self._store.prune(before, self._limits.versions, _STEP):
             pruned += removed
             yield
         if pruned:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 from vogeler import messages, targets
@@ -20,7 +21,7 @@ from vogeler.backoff import Backoff
 from vogeler.errors import ExitCode, MessageError, StoreUnavailable, TransportError, TransportUnavailable
 from vogeler.messages import Command, Receipt, decode, encode
 from vogeler.messaging import Consumer, Transport
-from vogeler.persistence import NodeSummary, Store
+from vogeler.persistence import LATE, NodeSummary, Store, checks_of, stored_keys
 from vogeler.units import to_timestamp
 
 log = logging.getLogger(__name__)
@@ -211,19 +212,30 @@ class Runner:
         """Of the nodes that are missing, only those that were heard since can have answered."""
         since = to_timestamp(time.time() - self._limits.timeout_s - command.splay_s - _CLOCKS_APART_S)
         missing = set(tally.missing())
-        for node in [n.node for n in self._store.nodes() if n.node in missing and (n.heard_at or "") >= since]:
-            status = self._store.status(node)
-            for key, check in (status or {}).get("keys", {}).items():
+        heard = [n.node for n in self._store.nodes() if n.node in missing and (n.heard_at or "") >= since]
+        for status in self._store.statuses(heard):
+            node = status["_id"]
+            for key, check in checks_of(status).items():
                 if check.get("run") == command.id:
                     stage = self._stored_stage(node, key, check, command.id)
                     detail = {"key": key, "reason": check.get("error"), "duration_s": check.get("duration_s")}
                     tally.take(Receipt(command.id, node, stage, detail))
+                elif str(check.get("checked_at") or "") >= since:
+                    self._ask_history(node, key, since, command, tally)
+
+    def _ask_history(self, node: str, key: str, since: str, command: Command, tally: Tally) -> None:
+        """The status tells of the latest run only, which may have come after ours: what ours changed is here."""
+        for change in takewhile(lambda change: change["stored_at"] >= since, self._store.history(node, key)):
+            if change["run"] == command.id:
+                detail = {"key": key, "reason": LATE if change.get("late") else None}
+                tally.take(Receipt(command.id, node, messages.STORED, detail))
+                return
 
     def _stored_stage(self, node: str, key: str, check: dict[str, Any], run: str) -> str:
-        if check["status"] != messages.OK:
-            return messages.UNAVAILABLE if check["status"] == messages.UNAVAILABLE else messages.FAILED
+        if check.get("status") != messages.OK:
+            return messages.UNAVAILABLE if check.get("status") == messages.UNAVAILABLE else messages.FAILED
         record = self._store.record(node) or {}
-        changed_by = record.get("vogeler", {}).get("keys", {}).get(key, {}).get("run")
+        changed_by = stored_keys(record).get(key, {}).get("run")
         return messages.STORED if changed_by == run else messages.UNCHANGED
 
 

@@ -140,16 +140,10 @@ def _each(holders: _Holders, deviation: Callable[[Scalar], Deviation]) -> Iterat
 # --- who is behind --------------------------------------------------------------------------------
 
 ONLINE, LATE, SILENT = "online", "late", "silent"
-# A client says every 60 s that it is there, unless its setting ``heartbeat`` says otherwise: one word
-# may be lost on the way, two and a half intervals later something is slow, ten later something is wrong.
-LATE_AFTER_S = 2.5 * 60.0
-SILENT_AFTER_S = 10 * 60.0
-STALE_AFTER_S = 24 * 3600.0
+_MISSED_INTERVALS = 3.0  # one run may fall on a restart, or wait for its turn
 
 
-def state_of(
-    heard_at: str | None, now_s: float, late_after_s: float = LATE_AFTER_S, silent_after_s: float = SILENT_AFTER_S
-) -> str:
+def state_of(heard_at: str | None, now_s: float, late_after_s: float, silent_after_s: float) -> str:
     """``online``, ``late`` or ``silent``: by when a node was last heard. Never heard is silent."""
     age_s = float("inf") if heard_at is None else now_s - parse_timestamp(heard_at)
     if age_s > silent_after_s:
@@ -157,7 +151,13 @@ def state_of(
     return LATE if age_s > late_after_s else ONLINE
 
 
-def stale_keys(checked: Mapping[str, str], now_s: float, stale_after_s: float = STALE_AFTER_S) -> list[str]:
-    """The keys whose last check is longer ago, sorted. ``checked``: key → when its last check was."""
+def stale_keys(
+    checked: Mapping[str, str], intervals: Mapping[str, float], now_s: float, stale_after_s: float
+) -> list[str]:
+    """The keys whose last check is too long ago, sorted. ``checked``: key → when its last check was.
+
+    Too long is three times the interval of a key that is in ``intervals``, and ``stale_after_s`` for the others.
+    """
     oldest_at = to_timestamp(max(0.0, now_s - stale_after_s))
-    return sorted(key for key, checked_at in checked.items() if checked_at < oldest_at)
+    oldest = {key: to_timestamp(max(0.0, now_s - _MISSED_INTERVALS * every_s)) for key, every_s in intervals.items()}
+    return sorted(key for key, checked_at in checked.items() if checked_at < oldest.get(key, oldest_at))

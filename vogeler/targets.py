@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Collection, Mapping
 from typing import Optional
 
 from vogeler import topology
 from vogeler.errors import UsageError
+from vogeler.globs import is_glob, matcher
 from vogeler.messages import check_node_name
 
 # As in a command: None is everybody; otherwise lists of names or globs, and of groups.
 Targets = Optional[Mapping[str, list[str]]]
-_GLOB_CHARACTERS = frozenset("*?[")
 
 
 def parse(text: str) -> Targets:
@@ -39,16 +38,11 @@ def _checked(name: str, word: str) -> str:
     return name
 
 
-def is_glob(word: str) -> bool:
-    """Whether the word is a pattern rather than a name."""
-    return not _GLOB_CHARACTERS.isdisjoint(word)
-
-
 def matches(targets: Targets, node: str, groups: Collection[str]) -> bool:
     """Whether a node, with the groups it is in, is meant."""
     if targets is None:
         return True
-    return any(fnmatch.fnmatchcase(node, word) for word in targets.get("nodes", ())) or any(
+    return any(matcher(word)(node) for word in targets.get("nodes", ())) or any(
         group in groups for group in targets.get("groups", ())
     )
 

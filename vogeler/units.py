@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from contextlib import suppress
 from datetime import datetime, timezone
 
 _DURATION_S = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -12,7 +14,7 @@ _SIZE_BYTES = {
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
-_NUMBER_UNIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_NUMBER_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
 
 def parse_duration(text: str) -> float:
@@ -39,7 +41,10 @@ def _parse(text: str, units: dict[str, float], expected: str) -> float:
     factor = units.get(match.group(2).lower()) if match else None
     if match is None or factor is None:
         raise ValueError(f"{text!r} is not {expected}")
-    return float(match.group(1)) * factor
+    number = float(match.group(1)) * factor
+    if math.isinf(number):
+        raise ValueError(f"{text!r} is more than can be counted")
+    return number
 
 
 def format_duration(seconds: float) -> str:
@@ -67,16 +72,16 @@ def to_timestamp(epoch_s: float) -> str:
     Fixed width, so that timestamps sort as text.
     """
     moment = datetime.fromtimestamp(epoch_s, timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds")[: -len("+00:00")] + "Z"
 
 
-_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?Z")
+_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?Z", re.ASCII)
 
 
 def parse_timestamp(text: str) -> float:
     """Seconds since the epoch of a UTC timestamp with Z. Raises ValueError."""
     match = _TIMESTAMP.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a UTC timestamp such as 2026-01-31T08:00:00.000Z")
-    whole = datetime.strptime(match.group(1), "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
-    return whole.timestamp() + float(match.group(2) or 0)
+    if match is not None:
+        with suppress(ValueError):
+            return datetime.fromisoformat(match[1] + "+00:00").timestamp() + float(match[2] or 0)
+    raise ValueError(f"{text!r} is not a UTC timestamp such as 2026-01-31T08:00:00.000Z")

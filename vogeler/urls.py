@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from vogeler.errors import UsageError
+
+_SCHEME = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+_NO_HOST = re.compile(r"[\s\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,19 @@ class Url:
 
 def parse(text: str) -> Url:
     """One URL. Raises UsageError that says what is wrong, without the password."""
-    if "://" not in text:
+    if not _SCHEME.match(text):
         raise UsageError(f"{_hidden(text)!r} is not a URL", "write scheme://host/..., for example amqp://localhost")
     try:
+        text.encode()
         parts = urlsplit(text.strip())
         port = parts.port
-    except ValueError as error:
-        raise UsageError(f"the URL {_hidden(text)!r} can't be read: {error}", "write scheme://host:port/...") from None
+        _check(parts)
+    except ValueError:  # whose text may quote the password
+        raise UsageError(
+            f"the URL {_hidden(text)!r} can't be read",
+            "write scheme://user:password@host:port/..., and what has a meaning in a URL as its code: "
+            "@ %40, : %3A, / %2F, # %23, ? %3F, [ %5B, ] %5D, % %25, a comma %2C",
+        ) from None
     return Url(
         scheme=parts.scheme.lower(),
         host=parts.hostname or "",
@@ -89,6 +99,23 @@ def has_password(text: str) -> bool:
     return any(parse(part).password for part in text.split(",") if "://" in part)
 
 
+def _check(parts: SplitResult) -> None:
+    """What urlsplit lets pass although it can't be meant. Raises ValueError."""
+    host = parts.hostname or ""
+    host.encode("idna")  # a UnicodeError is a ValueError
+    beyond = parts.path if "@" in parts.netloc else parts.path + parts.query
+    in_password = bool(parts.netloc) and "@" in beyond  # a slash or question mark, which ended the host too early
+    if _NO_HOST.search(host) or in_password or parts.fragment or "\0" in unquote(parts.path + parts.query):
+        raise ValueError
+
+
 def _hidden(text: str) -> str:
-    scheme, _, rest = text.rpartition("://")
-    return f"{scheme}://…@{rest.rpartition('@')[2]}" if "@" in rest else text
+    """A URL that can't be read, without anything that may be a part of its password."""
+    scheme, there, rest = text.partition("://")
+    if not there:
+        scheme, rest = "", text
+    if "@" in rest:
+        rest = "…@" + rest.rpartition("@")[2]
+    elif there:
+        rest = re.sub(r":.*", ":…", rest, flags=re.DOTALL)
+    return scheme + there + rest

@@ -9,8 +9,8 @@ import re
 from functools import cmp_to_key
 from itertools import zip_longest
 
-_DEB_PARTS = re.compile(r"(\D*)(\d*)")
-_RPM_PARTS = re.compile(r"\d+|[A-Za-z]+|~|\^")
+_DEB_PARTS = re.compile(r"([^0-9]*)([0-9]*)")
+_RPM_PARTS = re.compile(r"[0-9]+|[A-Za-z]+|~|\^")
 
 
 def compare_deb(one: str, other: str) -> int:
@@ -41,7 +41,7 @@ rpm_key = cmp_to_key(compare_rpm)
 def _split(version: str) -> tuple[str, str, str]:
     """Epoch, version, release (Debian: revision); the epoch is "0" where there is none."""
     epoch, colon, rest = version.partition(":")
-    if not colon or not epoch.isdigit():
+    if not colon or not (epoch.isascii() and epoch.isdigit()):
         epoch, rest = "0", version
     upstream, _, release = rest.rpartition("-") if "-" in rest else (rest, "", "")
     return epoch, upstream, release
@@ -55,9 +55,9 @@ def _compare_deb_part(one: str, other: str) -> int:
         for a, b in zip_longest(left, right, fillvalue=0):
             if a != b:
                 return 1 if a > b else -1
-        difference = int(number or 0) - int(other_number or 0)
-        if difference:
-            return 1 if difference > 0 else -1
+        order = _compare_numbers(number, other_number)
+        if order:
+            return order
     return 0
 
 
@@ -89,6 +89,12 @@ def _compare_rpm_segment(one: str, other: str) -> int:
     if one.isdigit() != other.isdigit():
         return 1 if one.isdigit() else -1
     if one.isdigit():
-        difference = int(one) - int(other)
-        return (difference > 0) - (difference < 0)
+        return _compare_numbers(one, other)
     return (one > other) - (one < other)
+
+
+def _compare_numbers(one: str, other: str) -> int:
+    """By their digits: Python refuses to make a number of more than 4,300 (or reads them very slowly)."""
+    left, right = one.lstrip("0"), other.lstrip("0")
+    a, b = (len(left), left), (len(right), right)
+    return (a > b) - (a < b)

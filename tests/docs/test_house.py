@@ -19,34 +19,48 @@ MODULES = {
 
 # Part of vogeler/ → the parts it may import, besides errors and itself. The same table is in CONTRIBUTING.md.
 LOW = {"registry", "urls", "backoff", "units", "messages", "topology"}
-ALL = LOW | {"config", "targets", "batch", "versions", "leaves", "history", "summary", "query", "find", "retention"}
-ALL |= {"formats", "plugins", "execute", "messaging", "persistence"}
+ALL = LOW | {
+    "config",
+    "globs",
+    "targets",
+    "batch",
+    "versions",
+    "leaves",
+    "history",
+    "summary",
+    "query",
+    "find",
+    "retention",
+}
+ALL |= {"formats", "plugins", "processes", "execute", "messaging", "persistence"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
     "urls": set(),
     "backoff": set(),
+    "globs": set(),
     "units": set(),
     "batch": set(),
     "topology": set(),
     "versions": set(),
     "messages": {"units"},
-    "targets": {"messages", "topology"},
-    "leaves": {"messages"},
-    "query": {"leaves", "messages", "persistence", "units", "versions"},
-    "find": {"leaves", "persistence", "query"},
+    "targets": {"globs", "messages", "topology"},
+    "leaves": {"globs", "messages"},
+    "query": {"globs", "leaves", "messages", "persistence", "units", "versions"},
+    "find": {"globs", "leaves", "persistence", "query"},
     "retention": {"messages", "persistence", "units"},
     "history": {"messages"},
     "summary": {"leaves", "units"},
     "config": {"urls", "messages", "registry", "units"},
     "formats": {"registry"},
     "plugins": {"formats", "messages", "registry", "units"},
-    "execute": {"formats", "leaves", "plugins", "messages", "units"},
+    "processes": set(),
+    "execute": {"formats", "leaves", "plugins", "processes", "messages", "units"},
     "messaging": LOW,
     "persistence": LOW - {"topology", "backoff"} | {"leaves"},
     "client": ALL - {"config", "persistence"},
-    "server": ALL - {"config", "formats", "plugins", "execute"},
-    "runner": ALL - {"config", "formats", "plugins", "execute"},
+    "server": ALL - {"config", "formats", "plugins", "processes", "execute"},
+    "runner": ALL - {"config", "formats", "plugins", "processes", "execute"},
     "cli": ALL | {"client", "server", "runner"},
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 import subprocess
 import time
@@ -12,9 +13,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.persistence.proxy import Exchange, Proxy, running
 from tests.servers.processes import COMMANDS, Fleet, wait_until
 from vogeler.errors import ExitCode
 from vogeler.messages import Heartbeat, Result, now
@@ -155,6 +158,46 @@ def test_nodes_lists_only_those_asked_for(behind: Fleet) -> None:
     assert behind.admin("nodes", "--stale", "often").returncode == ExitCode.USAGE
 
 
+def test_limits_are_settings_for_nodes_and_doctor_alike(behind: Fleet) -> None:
+    def found(*flags: str) -> tuple[list[str], str, str]:
+        doctor = {row["check"]: row for row in json.loads(behind.admin("doctor", *flags, "--format", "json").stdout)}
+        listed = rows(behind, "nodes", *flags)
+        states = [row["state"] for row in listed]
+        assert doctor["nodes"]["state"] == ("ok" if states == ["online"] * 3 else "warn")
+        assert doctor["keys"]["state"] == ("warn" if any(row["stale"] for row in listed) else "ok")
+        return states, doctor["nodes"]["finding"], doctor["keys"]["finding"]
+
+    assert found() == (["silent", "online", "late"], "3 known, 1 late, 1 silent", "stale on 1 of 3 nodes")
+    flags = ("--late-after", "3d", "--silent-after", "4d", "--stale-after", "1m")
+    assert found(*flags) == (["online"] * 3, "3 known, 0 late, 0 silent", "stale on 2 of 3 nodes")
+    behind.environment["VOGELER_LATE_AFTER"] = "1ms"
+    with Path(behind.environment["VOGELER_CONFIG"]).open("a") as file:
+        file.write("[admin]\nsilent_after = 2m\nstale_after = 3d\n")
+    assert found() == (["silent", "late", "silent"], "3 known, 1 late, 2 silent", "stale on 0 of 3 nodes")
+    assert behind.admin("doctor", "--silent-after", "0.5ms").returncode == ExitCode.USAGE
+
+
+def test_a_key_is_stale_after_three_intervals_of_its_plugin(fleet: Fleet) -> None:
+    fleet.plugin("facts", "echo fact", interval="1s", splay="1ms")
+    fleet.plugin("rare", "echo fact")
+    server = fleet.server()
+    client = fleet.client("web01")
+    client.wait_for("collected")
+    store(fleet, result("web01", "rare", 1, age_s=3600.0))
+    wait_until(lambda: "facts" in checks_of_node(fleet, "web01"), "facts are stored", fleet.logs)
+    client.stop()
+    wait_until(lambda: [row["stale"] for row in rows(fleet, "nodes", "--stale")] == ["facts"], "facts are stale")
+    assert [row["stale"] for row in rows(fleet, "nodes", "--stale", "--stale-after", "5m")] == ["facts,rare"]
+    assert [row["stale"] for row in rows(fleet, "nodes", "--stale", "5m")] == ["rare"]
+    assert rows(fleet, "nodes", "--stale", "1d") == []
+    assert server.stop() == ExitCode.OK
+
+
+def checks_of_node(fleet: Fleet, node: str) -> dict[str, Any]:
+    with closing(fleet.store()) as opened:
+        return dict((opened.status(node) or {}).get("keys", {}))
+
+
 def test_nodes_lists_those_with_old_facts_and_which(behind: Fleet) -> None:
     assert [(row["node"], row["stale"]) for row in rows(behind, "nodes", "--stale", "1m")] == [
         ("db01", "packages"), ("web02", "packages"),
@@ -204,6 +247,8 @@ def test_a_node_that_is_silent_for_long_is_forgotten_and_comes_back_when_it_spea
     fleet.wait_known("gone01")
     assert fleet.ask("-c", "facts", "-n", "gone01")["gone01"]["stage"] == "stored"
     assert len(server.events("forgotten")) == 1
+    events = [(entry["event"], entry["requested_by"] is None) for entry in history(fleet, "gone01")]
+    assert events[1:] == [("returned", True), ("forgotten", False), ("change", True)]
 
 
 def test_retention_does_not_keep_results_from_being_stored(fleet: Fleet) -> None:
@@ -229,11 +274,15 @@ class Watch:
 
     def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path):
         self.process, self._out, self._err = process, out, err
-        wait_until(lambda: "watching" in err.read_text(), "watching", err.read_text)
+        wait_until(lambda: "watching" in self.talk(), "watching", self.talk)
+
+    def talk(self) -> str:
+        """What it has said to stderr."""
+        return self._err.read_text()
 
     def lines(self, count: int) -> list[str]:
         """All lines, once there are as many."""
-        wait_until(lambda: self._out.read_text().count("\n") >= count, f"{count} lines", self._err.read_text)
+        wait_until(lambda: self._out.read_text().count("\n") >= count, f"{count} lines", self.talk)
         return self._out.read_text().splitlines()
 
     def interrupt(self) -> int:
@@ -282,6 +331,155 @@ def test_watch_as_json_is_an_object_a_line_with_a_patch(fleet: Fleet) -> None:
         store(fleet, result("web01", "packages", PACKAGES, 1, age_s=60.0), result("web01", "packages", PACKAGES, 3))
         assert json.loads(watch.lines(2)[-1])["what"] == "+openssl 3.0.13"
         assert line["stored_at"] <= now()
+        store(fleet, result("web01", "packages", ["another", "shape"], 4))
+        store(fleet, result("web01", "packages", ["shape", "another"], 5), result("web02", "packages", None))
+        fleet.admin("forget", "web02")
+        store(fleet, result("web02", "packages", {}, 2))
+        shown = [json.loads(text) for text in watch.lines(6)[1:]]
+        listed = rows(fleet, "changes", "--key", "packages")
+        assert sorted(shown, key=str) == sorted(
+            (row for row in listed if row["stored_at"] > line["stored_at"]), key=str
+        )
+
+
+class Outage:
+    """A store that is away for those who have the fleet's settings, until it is back. It can be written to all along."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+
+    @property
+    def tries(self) -> int:
+        """How often somebody has asked in vain, where that is known."""
+        return 1000
+
+    def away(self) -> None: ...
+
+    def back(self) -> None: ...
+
+
+class MovedFile(Outage):
+    """The folder of an SQLite file, renamed."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet)
+        self._there, self._elsewhere = fleet.directory / "there", fleet.directory / "elsewhere"
+        self._there.mkdir()
+        fleet.dbhost = f"sqlite://{self._there}/vogeler.db"
+        fleet.environment["VOGELER_DBHOST"] = fleet.dbhost
+
+    def away(self) -> None:
+        self._there.rename(self._elsewhere)
+        self.fleet.dbhost = f"sqlite://{self._elsewhere}/vogeler.db"
+
+    def back(self) -> None:
+        self._elsewhere.rename(self._there)
+        self.fleet.dbhost = f"sqlite://{self._there}/vogeler.db"
+
+
+class CutConnection(Outage):
+    """A proxy in front of CouchDB that hangs up; or only on some requests."""
+
+    def __init__(self, fleet: Fleet, proxy: Proxy) -> None:
+        super().__init__(fleet)
+        self._proxy, self._tries = proxy, 0
+        parts = urlsplit(fleet.dbhost)
+        proxy.upstream = (str(parts.hostname), int(parts.port or 0))
+        proxy.behave = Exchange.pass_on
+        fleet.environment["VOGELER_DBHOST"] = fleet.dbhost.replace(f":{parts.port}/", f":{proxy.port}/")
+
+    @property
+    def tries(self) -> int:
+        return self._tries
+
+    def away(self, which: str = "") -> None:
+        def hang_up(exchange: Exchange) -> None:
+            if which in exchange.path:
+                self._tries += 1
+                exchange.hang_up()
+            else:
+                exchange.pass_on()
+
+        self._tries, self._proxy.behave = 0, hang_up
+
+    def back(self) -> None:
+        self._proxy.behave = Exchange.pass_on
+
+    def tell_again(self) -> None:
+        """The feed of changes begins anew, once: as in a cluster that has lost a member."""
+
+        def rewind(exchange: Exchange) -> None:
+            if "since=now" not in exchange.path and "_changes" in exchange.path:
+                exchange.path = re.sub(r"since=[^&]*", "since=0", exchange.path)
+                self.back()
+            exchange.pass_on()
+
+        self._proxy.behave = rewind
+
+
+@pytest.fixture
+def outage(fleet: Fleet) -> Iterator[Outage]:
+    if fleet.dbhost.startswith("sqlite"):
+        yield MovedFile(fleet)
+    else:
+        with running(Exchange.pass_on) as proxy:
+            yield CutConnection(fleet, proxy)
+
+
+def test_watch_waits_for_a_store_that_is_away_and_tells_what_was_stored_meanwhile(fleet: Fleet, outage: Outage) -> None:
+    """Nothing is lost, nothing is told twice, and of the outage once."""
+    with closing(fleet.store()) as opened:
+        opened.setup()
+    store(fleet, result("web01", "kernel", 0, 1))
+    with watching(fleet, "--format", "json") as watch:
+        store(fleet, result("web01", "kernel", 1, 2))
+        watch.lines(1)
+        outage.away()
+        wait_until(lambda: "; trying again in " in watch.talk(), "it is said that the store is away", watch.talk)
+        for seq in range(3, 6):
+            store(fleet, result("web01", "kernel", seq - 1, seq), result("web02", "kernel", seq, seq))
+        with closing(fleet.store()) as opened:
+            opened.forget("web02", "alice", now())
+        store(fleet, heartbeat("web02"))
+        wait_until(lambda: outage.tries > 2, "it tries again", watch.talk)
+        outage.back()
+        watch.lines(9)
+        store(fleet, result("web02", "kernel", 0, 9))
+        told = [json.loads(line) for line in watch.lines(10)]
+        assert [row["what"] for row in told if row["node"] == "web01"] == [f"{n} → {n + 1}" for n in range(4)]
+        assert [row["event"] for row in told if row["node"] == "web02"] == [
+            "change", "change", "change", "forgotten", "returned", "change",
+        ]  # fmt: skip
+        assert watch.talk().count("trying again in ") == 1
+        assert watch.talk().endswith("the store is back\n")
+        assert watch.interrupt() == ExitCode.INTERRUPTED
+    assert len(watch.lines(10)) == 10
+
+
+@pytest.mark.parametrize("fleet", [("local", "couch")], indirect=True, ids=["couch"])
+def test_watch_tells_each_change_once_also_where_the_store_fails_in_between(
+    fleet: Fleet, outage: CutConnection
+) -> None:
+    store(fleet, result("web01", "kernel", 0, 1))
+    with watching(fleet) as watch:
+        outage.away("_history/_all_docs")
+        store(fleet, result("web01", "kernel", 1, 2))
+        wait_until(lambda: outage.tries > 2, "it tries again", watch.talk)
+        outage.back()
+        assert watch.lines(1)[0].endswith("0 → 1")
+        wait_until(lambda: "the store is back" in watch.talk(), "it is said that the store is back", watch.talk)
+        assert watch.talk().count("trying again in ") == watch.talk().count("the store is back") == 1
+        store(fleet, result("web01", "kernel", 2, 3))
+        watch.lines(2)
+        outage.tell_again()
+        store(fleet, result("web01", "kernel", 3, 4))
+        lines = watch.lines(4)  # the one from before it began, too
+        assert sorted(line.split("  ")[-1] for line in lines) == ["0 → 1", "1 → 2", "2 → 3", "first time: 0"]
+
+
+def test_watch_ends_where_there_is_no_store_to_begin_with(fleet: Fleet) -> None:
+    done = fleet.admin("watch", "--dbhost", "couch://127.0.0.1:1/x")
+    assert (done.returncode, done.stdout) == (ExitCode.STORE, "")
 
 
 def test_watch_shows_only_nodes_that_match_with_the_change_in_their_record(fleet: Fleet) -> None:

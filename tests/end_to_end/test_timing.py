@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.servers.processes import COMMANDS, Fleet, wait_until
 from vogeler.errors import ExitCode
+from vogeler.messages import Result, now
 
 
 @pytest.fixture
@@ -107,3 +109,20 @@ def test_a_reader_that_leaves_does_not_change_the_exit_code(slow: Fleet) -> None
     subprocess.run(["sh", "-c", f"({runner}) | true"], env=slow.environment, check=True, capture_output=True)
     wait_until((slow.directory / "code").exists, "the runner has ended")
     assert (slow.directory / "code").read_text().strip() == str(int(ExitCode.SOME_FAILED))
+
+
+def test_results_that_are_older_than_what_is_stored_are_counted_as_late(fleet: Fleet) -> None:
+    """As of a node whose clock was set back: what it was told when the clock was ahead stays in the record."""
+    fleet.plugin("facts", "echo fact")
+    fleet.server().wait_for("store")
+    for node in ("web01", "web02"):
+        fleet.client(node)
+    fleet.wait_known("web01", "web02")
+    with closing(fleet.store()) as store:
+        ahead = Result("web01", "facts", "facts", time.time_ns() // 1000 + 3_600_000_000, "ok", now(), value=["newer"])
+        assert not [outcome for outcome in store.apply([ahead], now()) if outcome.refused]
+        done = fleet.runner("-c", "facts", "-n", "all")
+        assert done.returncode == ExitCode.OK
+        assert done.stderr.startswith("facts: 2 stored (1 late) (run ")
+        assert (store.record("web01") or {})["facts"] == ["newer"]
+    assert "kept in the history only" in done.stdout

@@ -191,10 +191,16 @@ def test_show_at_gives_what_there_was_across_a_forget_and_before_there_was_anyth
     for at in (before, gone):
         assert "nothing was known of web01 at" in web.fails("show", "web01", "--at", at)
         assert "nothing was known of web01 at" in web.fails("show", "web01", "packages", "--at", at)
-    events = [(row["event"], user_of(row)) for row in web.data("history", "web01")]
-    assert events == [("change", "dave"), ("forgotten", "carol"), ("change", "bob"), ("change", "alice")]
+    for arguments in (["web01"], ["web01", "packages"]):
+        rows = web.data("history", *arguments)
+        assert [(row["event"], row["requested_by"] and user_of(row)) for row in rows] == [
+            ("change", "dave"), ("returned", None), ("forgotten", "carol"), ("change", "bob"), ("change", "alice"),
+        ]  # fmt: skip
+        assert [row["patch"] is None for row in rows] == [False, True, True, False, False]
+    assert len(web.data("history", "web01", "packages", "--since", second, "--limit", "2")) == 2
+    assert web.lines("history", "web01", "packages")[1].split("  ")[1:] == ["the node returned"]
     assert [row["what"] for row in web.data("changes", "--since", second)] == [
-        "the same as before, stored anew", "the node was forgotten",
+        "first time: 2 entries", "the node returned", "the node was forgotten",
     ]  # fmt: skip
 
 

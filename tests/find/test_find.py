@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vogeler import persistence, query, registry
-from vogeler.find import INDEX, NODES, SCAN, explain, find, values
+from vogeler.find import INDEX, NODES, SCAN, Search, explain, find
 from vogeler.leaves import at_path
 from vogeler.messages import Heartbeat, Result, digest_of, to_timestamp
 from vogeler.persistence import Store
@@ -134,9 +134,9 @@ def test_the_index_answers_what_reading_every_record_does(store: Store, tree: Ex
 
 def test_a_question_for_the_index_reads_no_record(store: Store) -> None:
     read: list[int] = []
-    find(store, parse("packages.openssl < 3.0.11 and not packages.telnetd"), NOW_S, read.append)
+    Search(store, NOW_S, read.append).names(parse("packages.openssl < 3.0.11 and not packages.telnetd"))
     assert read == []
-    find(store, parse("name = web* and *.telnetd"), NOW_S, read.append)
+    Search(store, NOW_S, read.append).names(parse("name = web* and *.telnetd"))
     assert read == [1, 2]  # the two that are left, not all four
 
 
@@ -150,13 +150,13 @@ def test_explain_says_where_the_answer_comes_from() -> None:
 
 def test_the_values_of_fields_come_from_the_index_or_the_record(store: Store) -> None:
     names = ["db01", "new01", "web02"]
-    scalars = dict(values(store, names, ["packages.openssl", "jmx.port"]))
+    scalars = dict(Search(store, NOW_S).values(names, ["packages.openssl", "jmx.port"]))
     assert scalars == {
         "db01": {"packages.openssl": "1:3.0.7-27.el9", "jmx.port": 9999},
         "new01": {},
         "web02": {"packages.openssl": "3.0.11-1", "jmx.port": [9999, 9998]},
     } or scalars["web02"]["jmx.port"] == [9998, 9999]
-    whole = dict(values(store, names, ["system.os", "jmx.port"]))
+    whole = dict(Search(store, NOW_S).values(names, ["system.os", "jmx.port"]))
     assert whole["db01"] == {"system.os": {"id": "rocky", "id_like": "rhel fedora"}, "jmx.port": 9999}
     assert whole["new01"] == {}
 

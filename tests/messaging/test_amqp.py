@@ -382,6 +382,21 @@ def test_close_does_not_wait_for_a_broker_that_hangs(
         consumer.receive(0.0)
 
 
+def test_a_broker_that_takes_a_message_and_never_confirms_it_is_given_up_and_said_to_be_slow(
+    transport: Transport, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a quorum queue may do after it had no majority, while the heartbeats go on."""
+    monkeypatch.setattr("vogeler.messaging._amqp_consumer._TELL_AFTER_S", 0.2)
+    monkeypatch.setattr("vogeler.messaging._amqp_consumer._ANSWER_LIMIT_S", 0.5)
+    rabbitmq.pause()
+    try:
+        with pytest.raises(TransportUnavailable, match=r"no answer within 0\.5 s"):
+            transport.publish_result(message("x"), "web01")
+    finally:
+        rabbitmq.resume()
+    assert [record.event for record in caplog.records if hasattr(record, "event")] == ["waiting"]
+
+
 def test_working_through_a_backlog_serves_the_heartbeats(amqp_url: str) -> None:
     """RabbitMQ hangs up on who is silent for two or three times the heartbeat."""
     transport = messaging.connect(amqp_url + "?heartbeat=1")

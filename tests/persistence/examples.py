@@ -31,7 +31,7 @@ def at(milliseconds: int) -> str:
 def held(history: Iterable[Document], when: str) -> Any:
     """The value that the record held then, from the history of a key and the forgotten ones; None: none."""
     for change in sorted(history, key=lambda change: (change["stored_at"], change["seq"]), reverse=True):
-        if change["stored_at"] <= when and not change.get("late"):
+        if change["stored_at"] <= when and not change.get("late") and change["event"] != "returned":
             return change["value"]
     return None
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Optional
 
 import pytest
 
 from tests.persistence.examples import EARLIER, LATER, at, deep, heartbeat, held, result
 from vogeler import persistence
 from vogeler.leaves import record_leaves
-from vogeler.messages import FAILED, REFUSED, STORED, UNAVAILABLE, UNCHANGED, digest_of
-from vogeler.persistence import NodeSummary, Store
+from vogeler.messages import FAILED, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Heartbeat, digest_of
+from vogeler.persistence import Document, NodeSummary, Store
 from vogeler.units import to_timestamp
+
+Feed = Iterator[tuple[str, Optional[Document]]]
 
 
 def stages(outcomes: list[persistence.Outcome]) -> list[str]:
@@ -40,6 +45,15 @@ def test_the_first_result_makes_record_status_and_history(store):
     assert status["keys"]["rpms"]["status"] == "ok"
     (change,) = store.history("web01", "rpms")
     assert (change["node"], change["key"], change["value"], change["seq"]) == ("web01", "rpms", ["bash"], 1)
+
+
+def test_the_statuses_of_some_nodes_are_those_that_there_are_by_name(store):
+    names = [f"n{number:03}" for number in range(120)]  # more than a page
+    store.apply([result(1, ["bash"], node) for node in reversed(names)], EARLIER)
+    assert list(store.statuses([])) == []
+    asked = ["n007", "nobody", "n119", "n007", "n000"]
+    assert list(store.statuses(asked)) == [store.status(node) for node in ("n000", "n007", "n119")]
+    assert [status["_id"] for status in store.statuses(set(names))] == names
 
 
 def test_an_equal_result_does_not_rewrite_the_record(store):
@@ -203,10 +217,17 @@ def test_nodes_tells_of_each_node_what_the_listings_show(store):
     assert list(store.nodes()) == [web01, web02]
 
 
+def test_nodes_tells_how_often_a_key_is_collected_by_itself(store):
+    offers = [("a", 60.0), ("b", None), ("twice", 3600), ("twice", 0.5), ("c", 86400.0)]
+    plugins = [{"name": f"p{number}", "key": key, "interval_s": s} for number, (key, s) in enumerate(offers)]
+    store.apply([Heartbeat("web01", {"plugins": plugins}), heartbeat("web02")], EARLIER)
+    assert [dict(node.intervals) for node in store.nodes()] == [{"a": 60.0, "twice": 0.5, "c": 86400.0}, {}]
+
+
 def test_a_batch_of_300_nodes_and_listings_of_several_pages(store, monkeypatch):
     """Nothing is missing or double at the edge of a page."""
     monkeypatch.setattr(f"{type(store).__module__}._PAGE", 100)
-    monkeypatch.setattr(f"{type(store).__module__}._RECORDS_PAGE", 100)
+    monkeypatch.setattr(f"{type(store).__module__}._DOCUMENTS_PAGE", 100)
     names = [f"node{number:03d}" for number in range(300)]
     batch = [message for name in names for message in (result(1, name, name), heartbeat(name))]
     assert set(stages(store.apply(batch, EARLIER))) == {STORED}
@@ -373,7 +394,7 @@ def test_a_server_whose_clock_is_behind_stores_after_what_it_follows(store):
     assert store.forget("web01", "alice", at(70))
     store.apply([result(1, "a"), result(2, "d")], at(80))
     history = list(store.history("web01"))
-    assert [change["stored_at"] for change in history] == [at(102), at(102), at(101), *[at(100)] * 4]
+    assert [change["stored_at"] for change in history] == [at(102), at(102), at(102), at(101), *[at(100)] * 4]
     assert held(history, at(101)) is None
     assert (held(history, at(100)), held(history, at(200))) == ("c", "d")
 
@@ -392,7 +413,7 @@ def test_a_result_that_is_delivered_again_after_its_node_was_forgotten_is_stored
         store.apply([result(5, "a")], at(milliseconds))
     assert store.record("web01")["vogeler"]["forgotten_at"] == at(10)
     found = [(change["event"], change["stored_at"]) for change in store.history("web01")]
-    assert found == [("change", at(20)), ("forgotten", at(10)), ("change", at(0))]
+    assert found == [("change", at(20)), ("returned", at(20)), ("forgotten", at(10)), ("change", at(0))]
 
 
 def test_changes_are_those_of_the_whole_fleet_from_a_time_to_a_time(store, monkeypatch):
@@ -406,25 +427,55 @@ def test_changes_are_those_of_the_whole_fleet_from_a_time_to_a_time(store, monke
     assert list(store.changes(at(7))) == list(store.changes(at(3), at(3))) == []
 
 
+def told(feed: Feed, count: int) -> list[tuple[str, Document]]:
+    """The next changes, each with the position behind it."""
+    found = ((position, change) for position, change in feed if change is not None)
+    return list(itertools.islice(found, count))
+
+
 def test_follow_tells_of_changes_as_they_are_stored(store, dbhost):
     store.apply([result(1, "before")], at(0))
     feed = store.follow()
     with closing(persistence.connect(dbhost)) as other:
         other.apply([result(2, "a"), result(3, "a")], at(1))
-        assert next(feed) is None
-        assert next(feed)["value"] == "a"
+        assert next(feed)[1] is None
+        assert next(feed)[1]["value"] == "a"
         before_s = time.monotonic()
-        assert next(feed) is None
+        assert next(feed)[1] is None
         assert 0.5 < time.monotonic() - before_s < 5
         other.forget("web01", "alice", at(2))
         other.apply([result(4, "b")], at(3))
-        other.prune(at(1), 1, 100)
-    seen = [next(feed) for _ in range(2)]
-    assert sorted(change["event"] for change in seen) == ["change", "forgotten"]
-    assert next(feed) is None
+        list(other.prune(at(1), 1, 100))
+    assert sorted(change["event"] for _, change in told(feed, 3)) == ["change", "forgotten", "returned"]
+    assert next(feed)[1] is None
+
+
+def test_follow_goes_on_behind_any_position_over_any_connection(store, dbhost):
+    """Nothing is told twice, nothing is left out, wherever it was broken off."""
+    store.apply([result(1, "before")], at(0))
+    begin, _ = next(store.follow())
+    for seq in range(2, 6):
+        store.apply([result(seq, seq), result(seq, seq, "web02")], at(seq))
+    store.forget("web02", "alice", at(10))
+    whole = told(store.follow(begin), 9)
+    ids = [change["_id"] for _, change in whole]
+    assert sorted(ids) == sorted(c["_id"] for c in [*store.history("web01"), *store.history("web02")] if c["seq"] != 1)
+    for count, (position, _) in enumerate(whole, 1):
+        with closing(persistence.connect(dbhost)) as other:
+            feed = other.follow(position)
+            assert sorted(change["_id"] for _, change in told(feed, 9 - count)) == sorted(ids[count:])
+            if count in (4, 9):
+                assert [change for _, change in itertools.islice(feed, 2)] == [None] * 2
+    position, _ = next(store.follow())
+    store.apply([result(6, 6)], at(20))
+    assert [change["value"] for _, change in told(store.follow(position), 1)] == [6]
 
 
 # --- retention ------------------------------------------------------------------------------------
+
+
+def pruned(store: Store, before: str, keep: int, limit: int) -> int:
+    return sum(store.prune(before, keep, limit))
 
 
 def left(store: Store, node: str = "web01", key: str | None = None) -> list[object]:
@@ -434,11 +485,11 @@ def left(store: Store, node: str = "web01", key: str | None = None) -> list[obje
 def test_prune_keeps_the_newest_and_what_was_held_at_the_horizon(store):
     for number in range(10):
         store.apply([result(10 * number, number), result(10 * number, number, "web02", "x")], at(number))
-    assert store.prune(at(5), 2, 1000) == 2 * 4
+    assert pruned(store, at(5), 2, 1000) == 2 * 4
     assert left(store) == left(store, "web02") == [9, 8, 7, 6, 5, 4]
-    assert store.prune(at(100), 8, 1000) == 0
-    assert store.prune(at(100), 3, 1000) == 2 * 3
-    assert store.prune(at(100), 0, 1000) == 2 * 2
+    assert pruned(store, at(100), 8, 1000) == 0
+    assert pruned(store, at(100), 3, 1000) == 2 * 3
+    assert pruned(store, at(100), 0, 1000) == 2 * 2
     assert left(store) == [9]
     assert store.record("web01")["rpms"] == 9
 
@@ -447,30 +498,65 @@ def test_prune_takes_the_oldest_first_and_no_more_than_it_is_told(store):
     for number in range(6):
         store.apply([result(number, number), result(number, number, "web02", "x")], at(number))
     counts = []
-    while count := store.prune(at(100), 1, 3):
+    for count in store.prune(at(100), 1, 3):
         counts.append(count)
         for node in ("web01", "web02"):
             assert left(store, node) == list(range(5, 5 - len(left(store, node)), -1))
     assert counts == [3, 3, 3, 1]
 
 
+def test_prune_looks_at_every_node_however_little_time_a_step_has(store, monkeypatch):
+    """Many nodes with nothing to remove, and then some that have: steps that find nothing are not the end."""
+    store.apply([result(number, number, f"web{number}") for number in range(20)], at(0))
+    store.apply([result(number, number, "zz") for number in range(5)], at(0))
+    monkeypatch.setattr("vogeler.persistence._prune._STEP_S", 0.0)
+    counts = list(store.prune(at(100), 1, 3))
+    assert counts[:20] == [0] * 20
+    assert sum(counts) == 4
+    assert max(counts) == 3
+    assert left(store, "zz") == [4]
+
+
+def test_prune_may_be_broken_off_and_begun_again(store):
+    store.apply([result(seq, seq, f"web{node}") for node in range(5) for seq in range(10)], at(0))
+    assert next(store.prune(at(1), 1, 3)) == 3
+    assert pruned(store, at(1), 1, 3) == 5 * 9 - 3
+    assert pruned(store, at(1), 1, 3) == 0
+
+
 def test_what_came_late_is_no_answer_to_what_was_held(store):
     store.apply([result(5, "a")], at(0))
     store.apply([result(4, "late")], at(1))
     store.apply([result(6, "b")], at(2))
-    assert store.prune(at(2), 1, 100) == 1
+    assert pruned(store, at(2), 1, 100) == 1
     assert left(store) == ["b", "a"]
 
 
 def test_of_a_node_forgotten_before_the_horizon_nothing_stays(store):
     store.apply([result(1, "a"), result(1, "x", key="dpkg")], at(0))
     store.forget("web01", "alice", at(10))
-    assert store.prune(at(10), 5, 100) == 0
+    assert pruned(store, at(10), 5, 100) == 0
     store.apply([result(2, "b")], at(20))
-    assert store.prune(at(15), 5, 2) == 2
-    assert left(store) == ["b", None]  # that it was forgotten goes last
-    assert store.prune(at(15), 5, 100) == 1
+    events = lambda: [change["event"] for change in store.history("web01")]  # noqa: E731
+    assert next(store.prune(at(15), 5, 2)) == 2
+    assert events() == ["change", "returned", "forgotten"]  # that it was forgotten goes last
+    assert pruned(store, at(15), 5, 100) == 1
+    assert events() == ["change", "returned"]
+    assert pruned(store, at(20), 5, 100) == 0
+    assert pruned(store, at(21), 5, 100) == 1
+    assert events() == ["change"]
     assert left(store) == ["b"]
+
+
+def test_that_a_node_returned_is_no_reason_to_remove_what_was_there_before(store):
+    """The entry that says so has no key either."""
+    store.forget("web01", "alice", at(0))
+    store.apply([heartbeat()], at(1))
+    store.forget("web01", "alice", at(2))
+    store.apply([result(1, "a")], at(3))
+    store.apply([result(2, "b")], at(4))
+    assert pruned(store, at(4), 5, 100) == 2
+    assert left(store) == ["b", "a"]
 
 
 def test_several_may_prune_at_once(store, dbhost):
@@ -480,7 +566,7 @@ def test_several_may_prune_at_once(store, dbhost):
     def prune(_: int) -> int:
         with closing(persistence.connect(dbhost)) as mine:
             barrier.wait(timeout=20)
-            return sum(iter(lambda: mine.prune(at(1), 4, 7), 0))
+            return sum(mine.prune(at(1), 4, 7))
 
     with ThreadPoolExecutor(3) as pool:
         assert sum(pool.map(prune, range(3))) == 5 * 56
@@ -554,6 +640,46 @@ def test_a_forgotten_node_leaves_its_history_and_may_come_back(store):
     assert store.record("web01")["created_at"] == LATER
 
 
+def test_a_forgotten_node_that_speaks_again_has_returned(store):
+    """By whatever message it is known again, and once."""
+    store.apply([result(5, "a"), heartbeat(), result(1, "b", "web02"), result(1, "c", "web03")], at(0))
+    for node in ("web01", "web02", "web03"):
+        store.forget(node, "alice@ops1", at(10))
+    batch = [heartbeat("web01"), result(2, status="failed", node="web02"), result(2, "d", "web03"), result(-1, "x")]
+    for milliseconds in (20, 30):
+        store.apply(batch, at(milliseconds))
+    store.apply([result(6, "a"), heartbeat("web01"), heartbeat("web04"), result(-1, "x", "web05")], at(40))
+    for node, events in (
+        ("web01", ["change", "returned", "forgotten", "change"]), ("web02", ["returned", "forgotten", "change"]),
+        ("web03", ["change", "returned", "forgotten", "change"]), ("web04", []), ("web05", []),
+    ):  # fmt: skip
+        assert [entry["event"] for entry in store.history(node)] == events
+        absences = [entry for entry in store.history(node) if entry["key"] is None]
+        assert list(store.absences(node)) == absences
+        assert [entry["stored_at"] for entry in absences] == [at(20), at(10)][: len(absences)]
+    returned = next(store.absences("web01"))
+    assert (returned["key"], returned["value"], returned["requested_by"], returned["run"]) == (None,) * 4
+    assert returned in list(store.changes(at(20), at(21)))
+
+
+def test_each_time_that_a_node_was_forgotten_and_returned_is_on_record(store):
+    for number in range(3):
+        store.apply([heartbeat(), result(1, "a", "web011")], at(10 * number))
+        store.forget("web01", f"user{number}", at(10 * number + 5))
+    found = [(entry["event"], entry["requested_by"], entry["stored_at"]) for entry in store.absences("web01")]
+    assert found == [
+        ("forgotten", "user2", at(25)), ("returned", None, at(20)), ("forgotten", "user1", at(15)),
+        ("returned", None, at(10)), ("forgotten", "user0", at(5)),
+    ]  # fmt: skip
+
+
+def test_a_node_of_which_nothing_can_be_stored_has_not_returned(store):
+    store.apply([heartbeat()], at(0))
+    store.forget("web01", "alice", at(10))
+    assert stages(store.apply([result(-1, "x")], at(20))) == [REFUSED]
+    assert [entry["event"] for entry in store.absences("web01")] == ["forgotten"]
+
+
 def test_a_node_without_a_record_can_be_forgotten(store):
     store.apply([heartbeat()], EARLIER)
     assert store.forget("web01", "alice@ops1", LATER) is True
@@ -569,3 +695,17 @@ def test_close_may_be_called_twice(dbhost):
     store.ping()
     store.close()
     store.close()
+
+
+def test_a_change_names_the_one_before_it(store):
+    """Not one that came late; and a node that was forgotten begins anew."""
+    store.apply([result(1, "a"), result(3, "b"), result(2, "late")], at(0))
+    store.apply([result(4, "b"), result(5, "c")], at(10))
+    newest, *older = store.history("web01", "rpms")
+    before = [store.changes_named([one["previous"]])[one["previous"]]["value"] for one in (newest, older[0])]
+    assert [newest["value"], *before] == ["c", "b", "a"]
+    assert ["previous" in one for one in older] == [True, False, False]
+    store.forget("web01", "alice", at(20))
+    store.apply([result(6, "d")], at(30))
+    assert "previous" not in next(store.history("web01", "rpms"))
+    assert store.changes_named([]) == store.changes_named(["nothing:of:that:name"]) == {}

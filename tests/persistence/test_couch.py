@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -314,7 +315,8 @@ def test_a_missing_database_says_how_to_make_it(couch_url):
             lambda: list(store.leaves("rpms")),
             lambda: list(store.changes(EARLIER)),
             store.follow,
-            lambda: store.prune(EARLIER, 1, 1),
+            lambda: list(store.prune(EARLIER, 1, 1)),
+            lambda: list(store.absences("web01")),
             lambda: store.forget("web01", "alice", EARLIER),
         ):
             with pytest.raises(StoreError) as caught:
@@ -342,14 +344,15 @@ def test_setup_tells_what_it_did_and_repairs_what_changed(couch_url, couchdb_ser
             f"created database {name}",
             f"created database {name}_status",
             f"created database {name}_history",
-            f"loaded design document vogeler into {name} (5 views)",
+            f"loaded design document leaves into {name} (1 view)",
+            f"loaded design document vogeler into {name} (4 views)",
             f"loaded design document vogeler into {name}_status (1 view)",
             f"loaded design document vogeler into {name}_history (3 views)",
         ]
         design = couchdb_server.api("GET", f"/{name}/_design/vogeler")
         views = design.pop("views")
         couchdb_server.api("PUT", f"/{name}/_design/vogeler", {**design, "views": {}, "note": "mine"})
-        assert store.setup() == [f"loaded design document vogeler into {name} (5 views)"]
+        assert store.setup() == [f"loaded design document vogeler into {name} (4 views)"]
     design = couchdb_server.api("GET", f"/{name}/_design/vogeler")
     assert (design["views"], design["note"]) == (views, "mine")
 
@@ -374,9 +377,13 @@ def test_design_documents_can_come_from_any_folder(couch_url, tmp_path):
             view = tmp_path / part / "mine" / "views" / "all"
             view.mkdir(parents=True)
             (view / "map.js").write_text("function (doc) { emit(doc._id, null); }\n")
+            (view / "options.json").write_text('{"collation": "raw"}')
         assert store.setup(tmp_path)[-1].startswith("loaded design document mine into")
         (tmp_path / "status" / "mine" / "views" / "all" / "map.js").write_bytes(b"\xff")
         with pytest.raises(StoreError, match="can't be read"):
+            store.setup(tmp_path)
+        (tmp_path / "records" / "mine" / "design.json").write_text("[]")
+        with pytest.raises(StoreError, match=r"design\.json holds no JSON object"):
             store.setup(tmp_path)
 
 
@@ -517,7 +524,7 @@ def test_history_of_a_version_without_stored_at_is_told_by_changed_at(couch_stor
     couch_store.apply([result(2, "new")], at(10))
     assert [change["stored_at"] for change in couch_store.history("web01", "rpms")] == [at(10), at(0)]
     assert [change["value"] for change in couch_store.changes(at(0), at(10))] == ["old"]
-    assert couch_store.prune(at(11), 1, 10) == 1
+    assert list(couch_store.prune(at(11), 1, 10)) == [1]
 
 
 def test_leaves_can_be_paged_on_a_server_that_knows_no_startkey_docid(couch_url, monkeypatch):
@@ -532,6 +539,13 @@ def test_leaves_can_be_paged_on_a_server_that_knows_no_startkey_docid(couch_url,
         assert sorted(store.leaves("k")) == [("k", f"web{number}", v) for number in range(4) for v in range(1, 6)]
 
 
+def test_leaves_of_a_prefix_are_all_that_begin_so(couch_store):
+    """Whatever comes after it, and nothing else, also where people would sort otherwise."""
+    names = ["a", "A", "a1", "a\u00e4", "a\u1ea9", "a\ud7ff", "a~", "a-", "b", "\u00e4", "B"]
+    couch_store.apply([result(1, dict.fromkeys(names, 1))], EARLIER)
+    assert {path for path, _, _ in couch_store.leaves("rpms.a")} == {f"rpms.{n}" for n in names if n[0] == "a"}
+
+
 def test_a_feed_that_breaks_off_may_be_followed_again(couch_url):
     broken = []
 
@@ -544,14 +558,16 @@ def test_a_feed_that_breaks_off_may_be_followed_again(couch_url):
     with between(couch_url, break_off) as (store, _):
         store.setup()
         feed = store.follow()
-        assert next(feed) is None
+        position, _ = next(feed)
         broken.append(True)
         with pytest.raises(StoreUnavailable, match="503"):
             next(feed)
-        broken.clear()
-        feed = store.follow()
         store.apply([result(1, "a")], EARLIER)
-        assert [next(feed), next(feed)["value"]] == [None, "a"]
+        with pytest.raises(StoreUnavailable, match="503"):
+            store.follow(position)
+        broken.clear()
+        feed = store.follow(position)
+        assert [next(feed)[1], next(feed)[1]["value"]] == [None, "a"]
 
 
 def test_a_node_that_is_heard_while_it_is_forgotten_is_forgotten(couch_url):
@@ -571,6 +587,8 @@ def test_a_node_that_is_heard_while_it_is_forgotten_is_forgotten(couch_url):
         assert store.forget("web01", "alice@ops1", LATER) is True
         assert (store.record("web01"), store.status("web01")) == (None, None)
         assert [change["event"] for change in store.history("web01")] == ["forgotten", "change"]
+        other.apply([heartbeat()], LATER)
+        assert [change["event"] for change in store.history("web01")] == ["returned", "forgotten", "change"]
 
 
 def test_a_document_that_never_stops_changing_may_be_retried_later(couch_url, monkeypatch):
@@ -633,6 +651,31 @@ def test_an_unchanged_batch_is_three_requests_and_a_changed_one_five(couch_url):
             assert len(server.requests) == expected
 
 
+def test_who_needs_one_change_reads_few(couch_url):
+    """A key with a long history, and large values. Who needs all of it reads large pages soon."""
+    with between(couch_url, Exchange.pass_on) as (store, server):
+        store.setup()
+        store.apply([result(seq, f"v{seq}") for seq in range(100)], EARLIER)
+        for count, limits in ((1, ["2"]), (3, ["2", "8"]), (100, ["2", "8", "32"])):
+            server.requests.clear()
+            found = islice(store.history("web01", "rpms"), count)
+            assert [change["seq"] for change in found] == list(range(99, 99 - count, -1))
+            asked = [limit for _, path in server.requests for limit in re.findall(r"limit=(\d+)", path)]
+            assert asked[:3] == limits
+            assert len(asked) <= 6
+
+
+def test_what_somebody_else_put_into_the_history_is_not_told(couch_store, couchdb_server, couch_url):
+    begin, _ = next(couch_store.follow())
+    for name, document in (("note", {"text": "mine"}), ("odd", {"node": "web01", "key": "rpms", "seq": 7})):
+        couchdb_server.api("PUT", f"{urlsplit(couch_url).path}_history/{name}", document)
+    couch_store.apply([result(1, "a")], at(0))
+    assert [change["value"] for _, change in islice(couch_store.follow(begin), 1, 2)] == ["a"]
+    assert [change["value"] for change in couch_store.history("web01")] == ["a"]
+    assert [change["value"] for change in couch_store.history("web01", "rpms")] == ["a"]
+    assert list(couch_store.prune(at(10), 0, 10)) == [0]
+
+
 # --- the views ------------------------------------------------------------------------------------
 
 
@@ -640,8 +683,8 @@ def test_an_unchanged_batch_is_three_requests_and_a_changed_one_five(couch_url):
 def view(couch_store: Store, couchdb_server: CouchServer, couch_url: str) -> Callable[..., Any]:
     """The rows of a view, as somebody else's dashboard would ask for them."""
 
-    def rows(database: str, name: str, query: str = "reduce=false") -> Any:
-        path = f"{urlsplit(couch_url).path}{database}/_design/vogeler/_view/{name}?{query}"
+    def rows(database: str, name: str, query: str = "reduce=false", design: str = "vogeler") -> Any:
+        path = f"{urlsplit(couch_url).path}{database}/_design/{design}/_view/{name}?{query}"
         return couchdb_server.api("GET", path)["rows"]
 
     return rows
@@ -690,4 +733,4 @@ def test_the_design_documents_are_es5(couch_store, view):
     for part, database in zip(_couch_design.DATABASES, ("", "_status", "_history")):
         for design in _couch_design.load(folder, part):
             for name in design["views"]:
-                view(database, name, "")
+                view(database, name, "", design["_id"].partition("/")[2])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.persistence.examples import EARLIER, LATER, at, deep, heartbeat, held, result
 from vogeler.messages import FAILED, OK, REFUSED, STORED, TIMEOUT, UNAVAILABLE, UNCHANGED, Result
-from vogeler.persistence import Document, Storable
-from vogeler.persistence._merge import LATE, Merged, corrected, forgotten, merge, summary
+from vogeler.persistence import Document, NodeSummary, Storable
+from vogeler.persistence._merge import LATE, Merged, corrected, forgotten, merge
 
 
 class Shelf:
@@ -287,7 +287,7 @@ def test_a_summary_names_what_did_not_end_well():
     shelf = Shelf()
     failed, absent = result(1, key="z", status=FAILED), result(1, key="b", status=UNAVAILABLE)
     shelf.apply(failed, absent, result(1, key="a", status=TIMEOUT), result(1, "v", key="c"), heartbeat())
-    found = summary(shelf.status)
+    found = NodeSummary.of(shelf.status)
     assert found.problems == ("a", "z")
     assert (found.node, found.version, found.groups, found.heard_at) == ("web01", "2.0", ("web",), EARLIER)
 
@@ -413,6 +413,50 @@ def test_odd_times_in_a_record_stop_nothing(odd):
     shelf.apply(result(1, "b"), at=at(0))
     assert shelf.record["rpms"] == shelf.held("rpms", at(0)) == "b"
     shelf.forget(at(1))
+
+
+def returns(shelf: Shelf) -> list[str]:
+    return [entry["stored_at"] for entry in shelf.history.values() if entry["event"] == "returned"]
+
+
+@pytest.mark.parametrize("message", [heartbeat(), result(1, "a"), result(1, status=FAILED)])
+def test_a_forgotten_node_returns_with_its_first_message_and_once(message):
+    shelf = Shelf()
+    shelf.apply(result(7, "old"), at=at(0))
+    shelf.forget(at(10))
+    for milliseconds, dies_after in ((20, 0), (30, 1), (40, 2), (50, 3), (60, 3)):
+        shelf.apply(message, result(8, "b", key="facter"), at=at(milliseconds), dies_after=dies_after)
+    assert returns(shelf) == [at(30)]
+    assert [entry["key"] for entry in merge("web01", None, None, [message], at(1), at(0)).history][:1] == [None]
+
+
+def test_a_node_returned_before_its_first_change_was_stored_whatever_the_clocks_say():
+    """The server that heard of it first has a clock that is ahead, and dies."""
+    shelf = Shelf()
+    shelf.apply(heartbeat(), at=at(0))
+    shelf.forget(at(10))
+    shelf.apply(result(1, "a"), at=at(5000), dies_after=1)
+    shelf.apply(result(1, "a"), at=at(50))
+    assert returns(shelf) == [at(50)]
+    shelf.forget(at(100))
+    shelf.apply(heartbeat(), at=at(90))
+    assert returns(shelf) == [at(50), at(101)]
+
+
+def test_a_node_that_was_never_forgotten_has_not_returned():
+    shelf = Shelf()
+    shelf.apply(heartbeat(), result(1, "a"))
+    assert returns(shelf) == []
+
+
+@pytest.mark.parametrize("odd", ["x", None, [], {"seq": "x", "ok_seq": None}, {"seq": [], "ok_seq": {}}])
+def test_odd_checks_in_a_status_and_odd_facts_in_a_record_stop_nothing(odd):
+    shelf = Shelf()
+    shelf.record = {"_id": "web01", "rpms": "a", "vogeler": {"keys": {"rpms": odd}}}
+    shelf.status = {"_id": "web01", "heard_at": 3, "agent": [], "keys": {"rpms": odd}}
+    assert stages(shelf.apply(result(1, "b"), heartbeat())) == [STORED, STORED]
+    assert shelf.record["rpms"] == "b"
+    assert shelf.status["keys"]["rpms"]["status"] == OK
 
 
 @st.composite

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -123,6 +123,11 @@ def check_times(play: Play, steps: Any) -> None:
             for node, changes in histories.items():
                 for moment in (time, time + 1):
                     assert stable(held(changes, at(moment))) == stable(snapshot.get(node, {}).get(key))
+    for node in play.nodes:
+        events = [entry["event"] for entry in play.store.absences(node)][::-1]
+        assert events == ["forgotten", "returned"] * (len(events) // 2) + ["forgotten"] * (len(events) % 2)
+        if events:
+            assert (play.store.status(node) is None) is (events[-1] == "forgotten")
 
 
 def check_prune(play: Play, steps: Any, horizon: int, keep: int) -> None:
@@ -130,7 +135,7 @@ def check_prune(play: Play, steps: Any, horizon: int, keep: int) -> None:
     moments = sorted({horizon, *(time for time in play.times if time >= horizon), play.times[-1]} - set(range(horizon)))
     before = {(key, moment): play.held(key, moment) for key in KEYS for moment in moments}
     whole = {node: list(play.store.history(node)) for node in play.nodes}
-    counts = list(iter(lambda: play.store.prune(at(horizon), keep, 2), 0))
+    counts = list(play.store.prune(at(horizon), keep, 2))
     assert all(count <= 2 for count in counts)
     assert {(key, moment): play.held(key, moment) for key in KEYS for moment in moments} == before
     for node in play.nodes:
@@ -138,7 +143,8 @@ def check_prune(play: Play, steps: Any, horizon: int, keep: int) -> None:
         gone = [change for change in whole[node] if change not in left]
         assert all(change["stored_at"] < at(horizon) for change in gone)
         forgotten_at = max(
-            (c["stored_at"] for c in whole[node] if c["key"] is None and c["stored_at"] < at(horizon)), default=""
+            (c["stored_at"] for c in whole[node] if c["event"] == "forgotten" and c["stored_at"] < at(horizon)),
+            default="",
         )
         for key in KEYS:
             newest = [c for c in whole[node] if c["key"] == key and c["stored_at"] > forgotten_at][:keep]
@@ -193,16 +199,25 @@ def test_all_stores_agree(sqlite_store, couch_store, steps, horizon, keep):
             play.run(steps),
             [{node: _plain(record) for node, record in snapshot.items()} for snapshot in play.snapshots],
             play.leaves(),
-            [_plain(change) for node in play.nodes for change in play.store.history(node)],
-            [_plain(change) for node in play.nodes for key in KEYS for change in play.store.history(node, key)],
-            [_plain(change) for change in play.store.changes(at(20), at(300)) if change["node"] in play.nodes],
+            [_in_order(play.store.history(node)) for node in play.nodes],
+            [_in_order(play.store.history(node, key)) for node in play.nodes for key in KEYS],
+            [_in_order(play.store.absences(node)) for node in play.nodes],
+            _in_order(change for change in play.store.changes(at(20), at(300)) if change["node"] in play.nodes),
             [summary for summary in play.store.nodes() if summary.node in play.nodes],
-            sum(iter(lambda store=play.store: store.prune(at(horizon), keep, 50), 0)) >= 0,
-            [change["_id"] for node in play.nodes for change in play.store.history(node)],
+            sum(play.store.prune(at(horizon), keep, 50)) >= 0,
+            [_in_order(play.store.history(node)) for node in play.nodes],
         )
         for play in plays
     ]
     assert answers[0] == answers[1]
+
+
+def _in_order(history: Iterable[Document]) -> list[Document]:
+    """A history; its entries of one time and seq, whose order no store promises, by their ids."""
+    found = [_plain(change) for change in history]
+    places = [(change["stored_at"], change["seq"]) for change in found]
+    assert places == sorted(places, reverse=True)
+    return sorted(found, key=lambda change: (change["stored_at"], change["seq"], change["_id"]))
 
 
 def _plain(document: Document) -> Document:

@@ -11,6 +11,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,7 @@ def test_a_file_of_version_1_is_converted(sqlite_url):
         store.apply([result(3, {"bash": "5.3"}), result(1, "x", "web02")], at(10))
         assert list(store.leaves("rpms.")) == [("rpms.bash", "web01", "5.3")]
         assert [change["seq"] for change in store.changes(at(2))] == [3, 1, 2]
-        assert store.prune(at(10), 1, 10) == 2
+        assert list(store.prune(at(10), 1, 10)) == [2]
     fresh = sqlite_url.replace("vogeler.db", "fresh.db")
     persistence.connect(fresh).close()
     schema = "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'index') ORDER BY name"
@@ -190,10 +191,41 @@ def test_a_number_of_the_history_is_not_given_twice(sqlite_url):
         store.apply([result(5, "a")], at(5))
         store.apply([result(4, "late")], at(1))
         feed = store.follow()
-        assert next(feed) is None
-        assert store.prune(at(3), 0, 10) == 1
+        position, _ = next(feed)
+        assert list(store.prune(at(3), 0, 10)) == [1]
         store.apply([result(6, "b")], at(6))
-        assert next(feed)["value"] == "b"
+        assert next(feed)[1]["value"] == "b"
+        assert [change and change["value"] for _, change in islice(store.follow(position), 2)] == [None, "b"]
+
+
+def test_a_file_that_was_moved_away_is_followed_when_it_is_back(sqlite_url):
+    """Else somebody who follows would see no change for ever, and make a file where none should be."""
+    path = Path(sqlite_url.partition("://")[2])
+    with closing(persistence.connect(sqlite_url)) as store:
+        feed = store.follow()
+        position, _ = next(feed)
+        path.parent.rename(path.parents[1] / "away")
+        with pytest.raises(StoreUnavailable, match="removed or replaced"):
+            next(feed)
+        with pytest.raises(StoreUnavailable, match="removed or replaced"):
+            store.follow(position)
+        with closing(persistence.connect(f"sqlite://{path.parents[1]}/away/vogeler.db")) as other:
+            other.apply([result(1, "a")], at(1))
+        (path.parents[1] / "away").rename(path.parent)
+        assert [change and change["value"] for _, change in islice(store.follow(position), 2)] == [None, "a"]
+
+
+def test_a_file_that_was_replaced_is_followed_from_its_beginning(sqlite_url):
+    """Its entries have other numbers."""
+    path = Path(sqlite_url.partition("://")[2])
+    with closing(persistence.connect(sqlite_url)) as store:
+        store.apply([result(seq, seq) for seq in range(5)], at(1))
+        position, _ = next(store.follow())
+        path.parent.rename(path.parents[1] / "away")
+        with closing(persistence.connect(sqlite_url)) as other:
+            other.apply([result(9, "new")], at(2))
+        assert [change and change["value"] for _, change in islice(store.follow(position), 2)] == [None, "new"]
+        assert store.record("web01")["rpms"] == "new"
 
 
 def test_a_broken_file_is_told_apart_from_one_that_is_busy(sqlite_url):
@@ -286,3 +318,20 @@ def test_the_view_by_name_lists_the_records(sqlite_url):
         store.apply([result(1, "a", "web02"), result(1, "a", "web01")], EARLIER)
     found = rows(sqlite_url, "SELECT node, created_at, updated_at FROM by_name")
     assert found == [("web01", EARLIER, EARLIER), ("web02", EARLIER, EARLIER)]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_batch_is_not_written_to_a_file_that_was_removed_or_replaced(sqlite_url, replaced):
+    """The next connection has it, in the file that is there by now."""
+    path = Path(sqlite_url.partition("://")[2])
+    with closing(persistence.connect(sqlite_url)) as store:
+        store.apply([result(1, "a")], EARLIER)
+        path.parent.rename(path.parents[1] / "away")
+        if replaced:
+            persistence.connect(sqlite_url).close()
+        with pytest.raises(StoreUnavailable, match="removed or replaced") as caught:
+            store.apply([result(2, "b")], at(1))
+        assert caught.value.retryable
+    with closing(persistence.connect(sqlite_url)) as again:
+        assert again.apply([result(2, "b")], at(1))[0].stage == "stored"
+        assert [change["value"] for change in again.history("web01")] == ["b"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -150,6 +151,24 @@ def test_a_timeout_ends_it_and_its_children(make: Make, tmp_path: Path) -> None:
     assert ran.error == "not done after its timeout of 1.0s: busy"
     assert ended_soon(ran)
     assert gone(int((tmp_path / "child").read_text()))
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "setsid sleep 99",  # a session of its own
+        "bash -c 'set -m; sleep 99 & wait'",  # a process group of its own
+        "setsid sh -c 'setsid sleep 99 & sleep 99'",
+        "setsid sh -c 'trap \"\" TERM; sleep 99; sleep 99'",
+    ],
+)
+def test_a_timeout_ends_what_has_left_its_group_or_session_too(make: Make, start: str) -> None:
+    ran = execute(shell(make, f"({start}) & wait", "timeout = 1s", "env.MARK = %(here)s"))
+    assert ran.status == TIMEOUT
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("MARK") == make("command = x").directory:
+                assert gone(process.pid)
 
 
 def test_it_may_tidy_up_when_terminated(make: Make, tmp_path: Path) -> None:

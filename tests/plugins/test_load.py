@@ -284,5 +284,68 @@ def test_unavailable_where_a_required_program_is_missing_until_it_is_there(make:
     assert plugins.unavailable_reason(plugin) is None
 
 
+@pytest.mark.parametrize(
+    ("lines", "number", "problem"),
+    [
+        (["max_output = " + "9" * 400 + "GB"], 3, "more than can be counted"),
+        (["command_alias = " + "x" * 5000], 3, "5000 characters; at most 4096"),
+        (["volatile = " + "x" * 5000], 3, "5000 characters; at most 4096"),
+        (["description = " + "x" * 20_000], 3, "a line of 20014 characters; at most 10000"),
+        (["description = x", " " + "x " * 6000 + "y"], 4, "a line of 12002 characters"),
+        (["env.A = %(env.B)s", "env.B = %(env.A)s"], 3, "refers to itself"),
+        ([f"env.A{n} = %(env.A{n + 1})s" for n in range(1500)] + ["env.A1500 = x"], 3, "refers through more than 10"),
+        (
+            ["env.A0 = " + "x" * 100] + [f"env.A{n + 1} = {f'%(env.A{n})s' * 20}" for n in range(9)],
+            6,
+            "is more than 100000",
+        ),
+        (["env.A0 ="] + [f"env.A{n + 1} = {f'%(env.A{n})s' * 500}" for n in range(9)] + ["x = 1"], 13, "unknown key"),
+    ],
+)
+def test_what_would_take_too_long_or_could_not_be_sent(
+    write: Write, lines: list[str], number: int, problem: str
+) -> None:
+    path = write("x.cfg", "\n".join(["[x]", "command = x", *lines]))
+    found = only_problem(plugins.load([path.parent]))
+    assert found.message.startswith(f"{path}:{number}: ")
+    assert problem in found.message
+
+
+def test_a_file_that_is_something_else(write: Write) -> None:
+    path = write("disk.cfg", b"\xff" * 2_000_000)
+    write("good.cfg", "[good]\ncommand = true\n")
+    assert only_problem(plugins.load([path.parent])).message == f"{path}:1: 2000000 bytes; at most 1000000"
+
+
+@pytest.mark.parametrize(
+    ("written", "description"),
+    [
+        ("x ; y", "x"),
+        ("'x ; y' ; z", "'x ; y'"),
+        ('"x ; y" ; z', '"x ; y"'),
+        ('"x \\" ; y" ; z', '"x \\" ; y"'),
+        ("don't ; say", "don't"),
+        ('12" ; inches', '12"'),
+        ('"a\\"b ; c', '"a\\"b'),
+        ("'a \" ; b' ; \"", "'a \" ; b'"),
+        ("x;y", "x;y"),
+    ],
+)
+def test_where_a_comment_begins(make: Make, written: str, description: str) -> None:
+    assert make("command = x", f"description = {written}").description == description
+
+
+def test_many_quotes_that_nothing_closes_do_not_take_long(make: Make) -> None:
+    text = '"' + '\\"' * 4900
+    assert make("command = x", f"description = {text}").description == text
+
+
+def test_a_directory_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    directory = tmp_path / "\udcff"
+    directory.mkdir()
+    problem = only_problem(plugins.load([directory]))
+    assert problem.message == f"{tmp_path}/\\udcff: the name of the plugin directory is not UTF-8"
+
+
 def test_keys_are_described() -> None:
     assert all(meaning for _, meaning in KEYS.values())

@@ -114,3 +114,21 @@ def test_every_setting_belongs_to_a_program_and_has_a_working_default(file: Path
     for program in PROGRAMS:
         assert load(program, {}, {}, file)
     assert {spec.name for program in PROGRAMS for spec in settings_of(program)} == {s.name for s in fields(Settings)}
+
+
+@pytest.mark.parametrize("text", ["/tmp/\0x", "x\udcff"])
+def test_what_is_no_text_is_refused_wherever_it_comes_from(file: Path, text: str) -> None:
+    file.write_bytes(f"[client]\nplugins = {text}\n".encode("utf-8", "surrogatepass"))
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load("client", {}, {}, file)
+    file.write_text("")
+    for variable in ("VOGELER_QPASSWORD", "VOGELER_PLUGINS"):
+        with pytest.raises(ConfigError, match="not a text in UTF-8"):
+            load("client", {}, {variable: text}, file)
+
+
+@pytest.mark.parametrize("text", ["²", "9" * 5000, "0", "-1", "1.5"])
+def test_what_is_no_count(file: Path, text: str) -> None:
+    file.write_text("")
+    with pytest.raises(ConfigError, match="not a whole number"):
+        load("client", {}, {"VOGELER_WORKERS": text}, file)

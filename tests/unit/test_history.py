@@ -260,9 +260,9 @@ def _result(seq: int, key: str, value: str) -> Result:
 # --- versions -------------------------------------------------------------------------------------
 
 
-def test_each_change_is_beside_the_one_before_it_newest_first() -> None:
+def test_each_change_is_beside_the_one_before_it_newest_first_and_a_forgotten_node_begins_anew() -> None:
     pairs = list(versions(HISTORY, lambda new, old: (new["value"], old and old["value"])))
-    assert pairs == [(["d"], ["c"]), (None, None), (["late"], None), (["c"], ["a"]), ("up", None), (["a"], None)]
+    assert pairs == [(["d"], None), (None, None), (["late"], None), (["c"], ["a"]), ("up", None), (["a"], None)]
 
 
 def test_a_pair_is_given_as_soon_as_it_is_known() -> None:
@@ -275,11 +275,12 @@ def test_a_pair_is_given_as_soon_as_it_is_known() -> None:
 
 def test_a_version_has_difference_and_patch_but_for_what_never_was_in_the_record() -> None:
     found = list(versions(HISTORY, version))
-    assert [one.first for one in found] == [False, False, False, False, True, True]
+    assert [one.first for one in found] == [True, False, False, False, True, True]
     assert [str(one.difference) for one in found] == [
-        "1 added, 1 removed", "None", "None", "1 added, 1 removed", "1 added", "1 added",
+        "1 added", "None", "None", "1 added, 1 removed", "1 added", "1 added",
     ]  # fmt: skip
-    assert found[0].patch == [{"op": "replace", "path": "/0", "value": "d"}]
+    assert found[0].patch == [{"op": "add", "path": "", "value": ["d"]}]
+    assert found[3].patch == [{"op": "replace", "path": "/0", "value": "c"}]
     assert [found[1].patch, found[2].patch] == [None, None]
     assert "value" not in found[0].entry
 

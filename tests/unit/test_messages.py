@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vogeler.errors import MessageError
+from vogeler.errors import MOST_CHARACTERS, MessageError
 from vogeler.messages import (
     MAX_MESSAGE_BYTES,
     Command,
@@ -105,12 +105,23 @@ def test_what_is_larger_than_may_be_sent_is_refused_here_not_by_the_broker() -> 
         (command(splay_s=-1), "'splay_s'"),
         (command(targets=["web01"]), "'targets'"),
         (command(targets={"hosts": ["web01"]}), "'targets'"),
+        (command(targets={"nodes": ["[" * 5000]}), "'targets'"),
+        (command(at="٢٠٢٦-01-31T08:00:00.000Z"), "'at'"),
+        (command(splay_s=1).replace(b'"splay_s": 1', b'"splay_s": 1e999'), "beyond what a double holds"),
         (command(full=1), "'full'"),
     ],
 )
 def test_what_is_not_a_command_is_refused_with_the_reason(body: bytes, complaint: str) -> None:
     with pytest.raises(MessageError, match=complaint):
         decode(Envelope(body), Command)
+
+
+def test_a_refusal_quotes_a_part_of_what_was_sent() -> None:
+    for changes in ({"v": "x" * 10**6}, {"x" * 10**6: 1}, {"type": "\ud800" * 5000}):
+        with pytest.raises(MessageError) as caught:
+            decode(Envelope(command(**changes)), Command)
+        assert len(caught.value.message) <= MOST_CHARACTERS
+        caught.value.message.encode()
 
 
 def test_a_refused_message_still_tells_whom_to_answer() -> None:
@@ -126,6 +137,9 @@ def test_a_refused_message_still_tells_whom_to_answer() -> None:
         (Envelope(b"{}", "gzip"), "not gzip"),
         (Envelope(gzip.compress(b"{}" * 999)[:-20], "gzip"), "cut short"),
         (Envelope(gzip.compress(b" " * (MAX_MESSAGE_BYTES + 10)), "gzip"), "larger than"),
+        (Envelope(b" " * (MAX_MESSAGE_BYTES + 10)), "larger than"),
+        (Envelope(gzip.compress(b"{}") + b"\0\0\0\0", "gzip"), "behind the gzip data"),
+        (Envelope(gzip.compress(b"{}") + gzip.compress(b"{}"), "gzip"), "behind the gzip data"),
     ],
 )
 def test_bad_compression_is_refused_and_a_bomb_is_not_unpacked(envelope: Envelope, complaint: str) -> None:

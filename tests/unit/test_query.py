@@ -142,6 +142,7 @@ def test_a_value_with_the_release_of_a_red_hat_is_ordered_as_rpm_does_whatever_e
         ("(packages.a", 0, "expected ')'"),
         ("packages.a)", 10, "expected 'and'"),
         ("packages ~ [", 11, "not a regular expression"),
+        ("packages ~ a{99999999999999999999}", 11, "not a regular expression"),
         ("seen < soon", 7, "not a duration"),
         ("seen", 4, "expected a comparison"),
         ("seen ~ 5", 7, "a time is compared"),
@@ -201,3 +202,35 @@ def test_any_text_is_an_expression_or_an_error_within_it(text: str) -> None:
         position = 0
         assert isinstance(matches(tree, NodeView(RECORD, SUMMARY, NOW_S)), bool)
     assert 0 <= position <= len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "record"),
+    [
+        ("a = " + "9" * 5000, {"a": 1}),
+        ("a < " + "9" * 400 + "GB", {"a": 1}),
+        ("a < " + "9" * 5000, {"a": "8" * 5000}),
+        ("a ~ [[x]", {"a": "x"}),  # Python warns of it
+        ("a = [z-a]", {"a": "x"}),
+        ("a.[z-a] = 1", {"a": {"b": 1}}),
+        ("name = [z-a] or group != [z-a]", {}),
+        ("*" + "[" * 5000, {"a": 1}),
+    ],
+)
+def test_what_is_odd_is_asked_all_the_same(text: str, record: dict[str, Any]) -> None:
+    assert isinstance(holds(text, record), bool)
+    assert parse(written(parse(text))) == parse(text)
+
+
+def test_a_very_short_age_is_written_as_it_is_read() -> None:
+    assert written(parse("seen < 0.00001")) == "seen < 0.00001s"
+    assert parse("seen < 0.00001s") == Age(None, "<", 0.00001)
+
+
+def test_the_place_in_a_long_expression_is_shown_with_what_is_around_it() -> None:
+    with pytest.raises(QueryError) as caught:
+        parse("a and " * 2000 + "<" + " and b" * 2000)
+    _, shown, mark = caught.value.message.splitlines()
+    assert caught.value.position == 12_000
+    assert shown[mark.index("^")] == "<"
+    assert len(shown) < 1000

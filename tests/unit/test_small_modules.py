@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vogeler import formats, registry, targets, urls
+from vogeler import formats, globs, registry, targets, urls
 from vogeler.backoff import Backoff
 from vogeler.batch import Batch
-from vogeler.errors import UsageError
+from vogeler.errors import MOST_CHARACTERS, UsageError
 from vogeler.units import (
     format_duration,
     format_size,
@@ -43,6 +45,11 @@ def test_what_is_no_duration_says_what_would_be(text: str) -> None:
         parse_duration(text)
 
 
+def test_a_size_beyond_all_numbers_is_no_size() -> None:
+    with pytest.raises(ValueError, match="more than can be counted"):
+        parse_size("9" * 400 + "GB")
+
+
 def test_durations_and_sizes_for_people() -> None:
     assert [format_duration(s) for s in (0.44, 12, 119, 120, 7200, 172800)] == ["0.4s", "12s", "119s", "2m", "2h", "2d"]
     assert [format_size(n) for n in (12, 2048, 5 << 20)] == ["12 B", "2.0 KiB", "5.0 MiB"]
@@ -56,11 +63,23 @@ def test_a_timestamp_survives_to_the_millisecond_and_sorts_as_text(milliseconds:
 
 
 @pytest.mark.parametrize(
-    "text", ["2026-01-31", "2026-01-31T08:00:00", "2026-01-31T08:00:00+01:00", "2026-13-01T00:00:00Z", "x"]
+    "text",
+    [
+        "2026-01-31",
+        "2026-01-31T08:00:00",
+        "2026-01-31T08:00:00+01:00",
+        "2026-13-01T00:00:00Z",
+        "x",
+        "٢٠٢٦-01-31T08:00:00Z",
+    ],
 )
 def test_what_is_no_timestamp(text: str) -> None:
     with pytest.raises(ValueError, match="time|match"):
         parse_timestamp(text)
+
+
+def test_a_timestamp_of_long_ago_has_four_digits_too() -> None:
+    assert to_timestamp(parse_timestamp("0001-01-01T00:00:00Z")) == "0001-01-01T00:00:00.000Z"
 
 
 def test_a_url_shows_everything_but_its_password() -> None:
@@ -70,6 +89,44 @@ def test_a_url_shows_everything_but_its_password() -> None:
     assert url.secure
     assert "s3" not in str(url)
     assert "s3" not in repr(url)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "amqp://alice:s3/cret@mq1/",
+        "amqp://alice:12/s3cret@mq1/",
+        "amqp://alice:s3#cret@mq1/",
+        "amqp://alice:12#s3cret@mq1/",
+        "amqp://alice:s3?cret@mq1/",
+        "amqp://alice:12?s3cret@mq1/",
+        "amqp://alice:s3[cret@mq1/",
+        "amqp://alice:s3℀cret@mq1/",
+        "amqp://alice:s3,cret@mq1/",
+        "amqp://alice:@/s3cret@mq1",
+        "amqp:amqp://alice:s3cret@mq1/",
+    ],
+)
+def test_a_password_with_what_has_a_meaning_in_urls_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        urls.parse_many(text)
+    assert not {"s3", "cret"} & set(re.findall("s3|cret", f"{caught.value}"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["couch://a b/db", "amqp://a..b/", f"amqp://{'a' * 64}/", "sqlite:///a%00b", "sqlite:///a#b", "amqp://\ud800/"],
+)
+def test_what_no_engine_could_use_is_refused_when_it_is_read(text: str) -> None:
+    with pytest.raises(UsageError, match="can't be read"):
+        urls.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["sqlite:///home/me@corp/v.db", "amqp://[::1]:5672/", "amqp://mq_1/", "amqps://mq1/?cafile=/a%40b"]
+)
+def test_what_looks_odd_and_is_right(text: str) -> None:
+    assert str(urls.parse(text)) == text.partition("?")[0]
 
 
 def test_a_cluster_is_a_comma_list_of_one_scheme() -> None:
@@ -91,6 +148,9 @@ def test_a_cluster_is_a_comma_list_of_one_scheme() -> None:
         ("web*,db01", "db01", (), True),
         ("web[12]", "web2", (), True),
         ("WEB*", "web01", (), False),
+        ("[z-a]", "web01", (), False),
+        ("[z-a],web*", "web01", (), True),
+        ("*[", "web01", (), False),
         ("group:jboss", "x", ("jboss", "prod"), True),
         ("group:jboss", "jboss", (), False),
     ],
@@ -155,3 +215,24 @@ def test_the_registry_finds_by_name_and_suggests_for_a_slip() -> None:
         registry.load("vogeler.formats", "jsno", "result_format")
     assert "did you mean 'json'?" in str(caught.value.remedy)
     assert "yaml" in registry.names(formats.__name__)
+
+
+@pytest.mark.parametrize("pattern", ["[" * 50_000, "[]" * 20_000, "*[" * 3_000, "*a" * 100 + "b", "*" * 100_000])
+def test_no_pattern_takes_long(pattern: str) -> None:
+    started_s = time.monotonic()
+    globs.matcher(pattern)("a" * 253)
+    assert time.monotonic() - started_s < 10
+
+
+def test_a_range_that_goes_backwards_matches_nothing_and_keeps_nobody_from_matching() -> None:
+    assert globs.matcher("x[z-a]", "y")("y")
+    assert not globs.matcher("x[z-a]", "y")("xz")
+    assert not globs.matcher("x[z-a]")("x[z-a]")
+
+
+def test_an_error_is_cut_in_its_middle_and_is_utf8() -> None:
+    error = UsageError("begin " + "x" * 10_000 + " \udcff end", "\ud800")
+    assert (error.message[:6], error.message[-10:]) == ("begin ", "\\udcff end")
+    assert len(error.message) <= MOST_CHARACTERS
+    assert error.remedy == "\\ud800"
+    assert str(error) == error.message

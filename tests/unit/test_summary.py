@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vogeler.cli.admin.watch import described
+from vogeler.cli.admin._versions import described
 from vogeler.history import difference
 from vogeler.leaves import record_leaves
 from vogeler.persistence import NodeSummary
@@ -157,13 +157,20 @@ def test_who_has_a_key_is_known_without_reading_on() -> None:
 )
 def test_the_state_of_a_node_follows_from_when_it_was_heard(age_s: float | None, state: str) -> None:
     heard_at = None if age_s is None else to_timestamp(1_800_000_000 - age_s)
-    assert state_of(heard_at, 1_800_000_000) == state
+    assert state_of(heard_at, 1_800_000_000, 150.0, 600.0) == state
 
 
 def test_stale_are_the_keys_checked_longer_ago() -> None:
     checked = {key: to_timestamp(1_800_000_000 - age_s) for key, age_s in (("new", 5), ("old", 70), ("at", 60))}
-    assert stale_keys(checked, 1_800_000_000, 60) == ["old"]
-    assert stale_keys(checked, 1_800_000_000, 1e12) == []
+    assert stale_keys(checked, {}, 1_800_000_000, 60) == ["old"]
+    assert stale_keys(checked, {}, 1_800_000_000, 1e12) == []
+
+
+def test_a_key_with_an_interval_is_stale_after_three_of_them() -> None:
+    checked = {key: to_timestamp(1_800_000_000 - age_s) for key, age_s in (("daily", 250), ("often", 31), ("new", 29))}
+    intervals = {"daily": 100.0, "often": 10.0, "new": 10.0, "unknown": 1.0}
+    assert stale_keys(checked, intervals, 1_800_000_000, 60) == ["often"]
+    assert stale_keys(checked, {**intervals, "daily": 80.0}, 1_800_000_000, 1e9) == ["daily", "often"]
 
 
 # --- retention: what is due -------------------------------------------------------------------------
@@ -229,16 +236,16 @@ def test_nothing_is_no_reason_to_fail() -> None:
 class Shelf:
     """Of a store, what housekeeping needs: a pile of history, and nodes with when each was heard."""
 
-    def __init__(self, entries: int, nodes: dict[str, str]):
-        self.entries = entries
+    def __init__(self, piles: list[int], nodes: dict[str, str]):
+        self.piles = piles
         self.known = nodes
         self.calls: list[str] = []
 
-    def prune(self, before: str, keep: int, limit: int) -> int:
-        self.calls.append("prune")
-        removed = min(self.entries, limit)
-        self.entries -= removed
-        return removed
+    def prune(self, before: str, keep: int, limit: int) -> Iterator[int]:
+        while self.piles:
+            assert self.piles[0] <= limit
+            self.calls.append("prune")
+            yield self.piles.pop(0)
 
     def nodes(self) -> Iterator[NodeSummary]:
         self.calls.append("nodes")
@@ -266,23 +273,22 @@ def steps_of(keeper: Housekeeping, shelf: Shelf) -> list[list[str]]:
 
 
 def test_a_check_is_made_of_small_steps() -> None:
-    shelf = Shelf(1200, heard(web01=0, gone=1000))
+    shelf = Shelf([500, 0, 200], heard(web01=0, gone=1000))
     keeper = Housekeeping(shelf, Limits(), Recurring(60, 0.0), Absentees(60))  # type: ignore[arg-type]
     assert keeper.due_in_s(1000.0) == 0.0
-    assert steps_of(keeper, shelf) == [["prune"], ["prune"], ["prune"], ["prune"], ["nodes"]]
-    assert steps_of(keeper, shelf) == [["prune"], ["nodes"], ["forget gone for retention"]]
-    assert shelf.entries == 0
+    assert steps_of(keeper, shelf) == [["prune"], ["prune"], ["prune"], [], ["nodes"]]
+    assert steps_of(keeper, shelf) == [[], ["nodes"], ["forget gone for retention"]]
     assert shelf.known.keys() == {"web01"}
 
 
 def test_without_a_time_for_it_no_node_is_looked_at() -> None:
-    shelf = Shelf(0, heard(gone=1e9))
+    shelf = Shelf([0], heard(gone=1e9))
     keeper = Housekeeping(shelf, Limits(), Recurring(60, 0.0), None)  # type: ignore[arg-type]
-    assert steps_of(keeper, shelf) == [["prune"]]
+    assert steps_of(keeper, shelf) == [["prune"], []]
 
 
 def test_a_node_that_speaks_while_the_check_goes_on_stays() -> None:
-    shelf = Shelf(0, heard(web01=0, gone=1000))
+    shelf = Shelf([], heard(web01=0, gone=1000))
     keeper = Housekeeping(shelf, Limits(), Recurring(60, 0.0), Absentees(60))  # type: ignore[arg-type]
     steps_of(keeper, shelf)
     keeper.step(1000.0)
@@ -293,14 +299,14 @@ def test_a_node_that_speaks_while_the_check_goes_on_stays() -> None:
 
 
 def test_after_an_error_the_next_check_begins_anew() -> None:
-    shelf = Shelf(1200, {})
+    shelf = Shelf([500, 500, 200], {})
     schedule = Recurring(60, 0.0)
     broken = Housekeeping(None, Limits(), schedule, None)  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         broken.step(1000.0)
     keeper = Housekeeping(shelf, Limits(), schedule, None)  # type: ignore[arg-type]
     assert 50 < keeper.due_in_s(1000.0) < 70
-    assert steps_of(keeper, shelf) == [["prune"]] * 4
+    assert steps_of(keeper, shelf) == [["prune"]] * 3 + [[]]
 
 
 # --- watch ------------------------------------------------------------------------------------------

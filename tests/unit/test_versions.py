@@ -28,6 +28,14 @@ def test_what_is_equal_to_rpm(one: str, other: str) -> None:
     assert compare_rpm(one, other) == compare_rpm(other, one) == 0
 
 
+@pytest.mark.parametrize("compare", [compare_deb, compare_rpm])
+def test_numbers_may_be_of_any_length_and_have_only_the_digits_of_ascii(compare: object) -> None:
+    assert compare("1." + "9" * 5000, "1.1" + "0" * 5000) == -1  # type: ignore[operator]
+    assert compare("0" * 5000 + "1", "1") == 0  # type: ignore[operator]
+    for one in ("²:1", "٣:1", "1.²", "1.٣"):
+        assert compare(one, one) == 0  # type: ignore[operator]
+
+
 VERSIONS = st.from_regex(r"([0-9]:)?[0-9][a-z0-9.+~]{0,6}(-[0-9a-z.+~]{1,4})?", fullmatch=True)
 
 

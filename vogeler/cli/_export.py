@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from vogeler.cli._output import as_text
-from vogeler.persistence import NodeSummary
 
 
 @dataclass(frozen=True)
 class Found:
-    """A node that matched: what is known of it, the values of the fields, and the ports to scrape."""
+    """A node that matched: its groups (for the formats in ``GROUPED``), values of the fields, ports to scrape."""
 
-    node: NodeSummary
+    node: str
+    groups: tuple[str, ...]
     values: Mapping[str, Any]
     ports: tuple[str, ...] = ()
 
     def row(self) -> dict[str, Any]:
         """As a row of a listing."""
-        return {"node": self.node.node, **self.values}
+        return {"node": self.node, **self.values}
 
 
 def json_lines(found: Iterable[Found]) -> None:
@@ -41,9 +41,9 @@ def ansible(found: Iterable[Found]) -> None:
 
     def hosts() -> Iterator[tuple[str, Any]]:
         for one in found:
-            for group in one.node.groups:
-                groups.setdefault(group, []).append(one.node.node)
-            yield one.node.node, {_identifier(name): value for name, value in one.values.items()}
+            for group in one.groups:
+                groups.setdefault(group, []).append(one.node)
+            yield one.node, {_identifier(name): value for name, value in one.values.items()}
 
     print('{"all": {"hosts": {')
     _members(hosts())
@@ -62,9 +62,9 @@ def prometheus(found: Iterable[Found]) -> None:
     for one in found:
         if one.ports:
             labels = {_identifier(name): as_text(value) for name, value in one.values.items() if value is not None}
-            groups = {"groups": f",{','.join(one.node.groups)},"} if one.node.groups else {}
-            targets = [f"{one.node.node}:{port}" for port in one.ports]
-            print(separator + json.dumps({"targets": targets, "labels": {"node": one.node.node, **groups, **labels}}))
+            groups = {"groups": f",{','.join(one.groups)},"} if one.groups else {}
+            targets = [f"{one.node}:{port}" for port in one.ports]
+            print(separator + json.dumps({"targets": targets, "labels": {"node": one.node, **groups, **labels}}))
             separator = ","
     print("]")
 
@@ -88,3 +88,4 @@ EXPORTS: dict[str, Callable[[Iterable[Found]], None]] = {
     "ansible": ansible,
     "prometheus": prometheus,
 }
+GROUPED = ("ansible", "prometheus")

@@ -156,7 +156,7 @@ def _sum_up(rows: list[Any], command: Command, code: ExitCode) -> None:
     for row in rows:
         by_stage.setdefault(row.stage, []).append(row)
     order = (STORED, UNCHANGED, FAILED, REFUSED, UNAVAILABLE, UNFINISHED, SILENT)
-    counts = ", ".join(f"{len(by_stage[stage])} {stage}" for stage in order if stage in by_stage)
+    counts = ", ".join(_count(stage, by_stage[stage]) for stage in order if stage in by_stage)
     if sys.stdout.isatty():
         talk("")
     talk(f"{command.alias}: {counts or 'no node answered, and the store knows none'} (run {command.id})")
@@ -168,6 +168,13 @@ def _sum_up(rows: list[Any], command: Command, code: ExitCode) -> None:
     if code in (ExitCode.NOBODY_ANSWERED, ExitCode.NOWHERE_AVAILABLE):
         hint = "is a client running?" if code == ExitCode.NOBODY_ANSWERED else _unavailable(by_stage[UNAVAILABLE])
         talk(f"  {hint}")
+
+
+def _count(stage: str, rows: list[Any]) -> str:
+    from vogeler.persistence import LATE
+
+    late = sum(row.reason == LATE for row in rows)
+    return f"{len(rows)} {stage}" + (f" ({late} late)" if late else "")
 
 
 def _unavailable(rows: list[Any]) -> str:

@@ -6,6 +6,7 @@ pika serves heartbeats and hands out deliveries only inside ``process_data_event
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +23,14 @@ from vogeler.messages import CONTENT_TYPE, Envelope
 from vogeler.messaging import Delivery
 from vogeler.messaging._amqp_errors import translated
 
+log = logging.getLogger(__name__)
+
 REASON_HEADER = "x-vogeler-reason"
 SOURCE_HEADER = "x-vogeler-source"
 CLOSE_LIMIT_S = 5.0
+_TELL_AFTER_S = 10.0
+_ANSWER_LIMIT_S = 20.0
+_SLOWEST_BYTES_A_SECOND = 10_000
 _SERVE_EVERY_S = 1.0
 # All headers must fit into one frame (128 KiB by default), the reason is one of them.
 _REASON_CHARACTERS = 4000
@@ -178,6 +184,31 @@ def limited(connection: pika.BlockingConnection, limit_s: float) -> Iterator[Non
     timer = impl._adapter_call_later(limit_s, lambda: impl._terminate_stream(silence)) if connection.is_open else None
     try:
         yield
+    finally:
+        if timer is not None and connection.is_open:
+            impl._adapter_remove_timeout(timer)
+
+
+@contextmanager
+def answered(connection: pika.BlockingConnection, where: str, size_bytes: int = 0) -> Iterator[None]:
+    """Say so when the broker takes long to answer what is done inside, and break the connection when it takes too long.
+
+    A quorum queue without a majority of its members answers nothing, and RabbitMQ (3.10) may never confirm what was
+    published meanwhile, while it goes on to serve the heartbeats. What is not confirmed can be sent again.
+    ``size_bytes``: of the message, which may have to go over a slow line first.
+    """
+    impl = connection._impl
+
+    def tell() -> None:
+        log.warning(
+            "the broker at %s has not answered for %g s; waiting (is it busy, or a majority of its members down?)",
+            where, _TELL_AFTER_S, extra={"event": "waiting"},
+        )  # fmt: skip
+
+    timer = impl._adapter_call_later(_TELL_AFTER_S, tell) if connection.is_open else None
+    try:
+        with limited(connection, _ANSWER_LIMIT_S + size_bytes // _SLOWEST_BYTES_A_SECOND):
+            yield
     finally:
         if timer is not None and connection.is_open:
             impl._adapter_remove_timeout(timer)

@@ -17,7 +17,7 @@ from vogeler import topology
 from vogeler.errors import NodeNameTaken, TransportError, UsageError
 from vogeler.messages import Envelope
 from vogeler.messaging import COMMANDS_PREFETCH, DEAD_PREFETCH, NODE_QUEUE_EXPIRES_S, SETUP_REMEDY, QueueDepth
-from vogeler.messaging._amqp_consumer import CLOSE_LIMIT_S, AmqpConsumer, limited, properties_of
+from vogeler.messaging._amqp_consumer import CLOSE_LIMIT_S, AmqpConsumer, answered, limited, properties_of
 from vogeler.messaging._amqp_errors import translated
 from vogeler.messaging._amqp_url import open_any
 from vogeler.urls import Url
@@ -90,7 +90,7 @@ class AmqpTransport:
 
     def _once(self, method: str, *args: Any, **options: Any) -> Any:
         """A call on a channel of its own: the broker closes the channel of whoever asks for what it refuses."""
-        with translated(self._where):
+        with translated(self._where), answered(self._connection, self._where):
             channel = self._connection.channel()
             answer = getattr(channel, method)(*args, **options)
             channel.close()
@@ -112,7 +112,7 @@ class AmqpTransport:
 
         A group that the node has left stays bound until the queue expires, because AMQP can't list
         bindings: the client passes over commands that are not for it. A client that died without a word keeps
-        its queue until the broker misses its heartbeats, about a minute.
+        its queue until the broker has missed two or three of its heartbeats.
         """
         queue = topology.node_queue(node)
         if len(queue.encode()) > _NAME_BYTES:
@@ -155,7 +155,7 @@ class AmqpTransport:
         return AmqpConsumer(self._connection, self._where, queue, self._publish_safely, *dead_route)
 
     def _started(self, consumer: AmqpConsumer, prefetch: int) -> AmqpConsumer:
-        with translated(self._where):
+        with translated(self._where), answered(self._connection, self._where):
             consumer.start(prefetch)
         return consumer
 
@@ -174,7 +174,7 @@ class AmqpTransport:
     def _routed(self, envelope: Envelope, keys: Sequence[str], expiration: str) -> bool:
         properties = properties_of(envelope, expiration=expiration, headers={"CC": list(keys[1:])})
         try:
-            with translated(self._where):
+            with translated(self._where), answered(self._connection, self._where):
                 self._confirming().basic_publish(
                     topology.BROADCAST_EXCHANGE, keys[0], envelope.body, properties, mandatory=True
                 )
@@ -200,7 +200,7 @@ class AmqpTransport:
 
     def _publish_safely(self, exchange: str, key: str, body: bytes, properties: pika.BasicProperties) -> None:
         try:
-            with translated(self._where):
+            with translated(self._where), answered(self._connection, self._where, len(body)):
                 self._confirming().basic_publish(exchange, key, body, properties, mandatory=True)
         except TransportError as error:
             if isinstance(error.__cause__, pika_errors.UnroutableError):
@@ -232,7 +232,7 @@ class AmqpTransport:
 def _taken(node: str, where: str) -> NodeNameTaken:
     return NodeNameTaken(
         f"another client runs as node {node!r} at {where}",
-        "stop the other one, or choose another name with --node; one that has just died is noticed within a minute",
+        "stop the other one, or choose another name with --node; one that has just died is noticed within 90 s",
     )
 
 

@@ -13,10 +13,15 @@ from typing import Any, Protocol, Union
 
 from vogeler import registry, urls
 from vogeler.leaves import Scalar
-from vogeler.messages import Heartbeat, Result
+from vogeler.messages import OK, UNAVAILABLE, Heartbeat, Result
+from vogeler.units import parse_timestamp
 
 Document = dict[str, Any]
 Storable = Union[Result, Heartbeat]
+# Statuses of a check that are no problem: a plugin that is unavailable on a node is no error there.
+WELL = (OK, UNAVAILABLE)
+# The reason that comes with STORED where the record was left as it was.
+LATE = "older than what is stored: kept in the history only"
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,67 @@ class NodeSummary:
     groups: tuple[str, ...]
     problems: tuple[str, ...]  # the keys whose last check did not end well
     checked: Mapping[str, str] = field(default_factory=dict)  # key → when its last check was, by the node's clock
+    intervals: Mapping[str, float] = field(default_factory=dict)  # key → how often its plugin runs by itself, seconds
+
+    @classmethod
+    def of(cls, status: Document) -> NodeSummary:
+        """What a status document says. Whatever else somebody wrote there by hand is as if it were not there."""
+        agent, checks = _object(status.get("agent")), checks_of(status)
+        return cls(
+            node=status["_id"],
+            heard_at=_time(status.get("heard_at")),
+            version=_text(agent.get("version")),
+            started_at=_time(agent.get("started_at")),
+            groups=tuple(map(str, _list(agent.get("groups")))),
+            problems=tuple(sorted(key for key, check in checks.items() if check.get("status") not in WELL)),
+            checked={key: check["checked_at"] for key, check in checks.items() if _time(check.get("checked_at"))},
+            intervals=_intervals(_list(agent.get("plugins"))),
+        )
+
+
+def stored_keys(record: Document) -> dict[str, Document]:
+    """What a record says of each of its keys; a key whose value somebody took out by hand is not stored."""
+    about = _objects(_object(record.get("vogeler")).get("keys"))
+    return {key: meta for key, meta in about.items() if key in record}
+
+
+def checks_of(status: Document) -> dict[str, Document]:
+    """How the last check of each key went."""
+    return _objects(status.get("keys"))
+
+
+def _intervals(plugins: list[Any]) -> dict[str, float]:
+    """The shortest, where several plugins fill one key."""
+    found: dict[str, float] = {}
+    for plugin in map(_object, plugins):
+        key, interval_s = plugin.get("key"), plugin.get("interval_s")
+        if isinstance(key, str) and isinstance(interval_s, (int, float)) and not isinstance(interval_s, bool):
+            found[key] = min(interval_s, found.get(key, interval_s))
+    return found
+
+
+def _object(value: object) -> Document:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: object) -> dict[str, Document]:
+    return {key: item for key, item in _object(value).items() if isinstance(item, dict)}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _time(value: object) -> str | None:
+    try:
+        parse_timestamp(str(value))
+    except ValueError:
+        return None
+    return str(value)
 
 
 class Store(Protocol):
@@ -70,6 +136,9 @@ class Store(Protocol):
     def status(self, node: str) -> Document | None:
         """The node's status document, or None."""
 
+    def statuses(self, nodes: Collection[str]) -> Iterator[Document]:
+        """The status documents that these nodes have, by name. Streamed: flat in memory."""
+
     def records(self, nodes: Collection[str] | None = None) -> Iterator[Document]:
         """The records of these nodes, or of all, by name. Streamed: flat in memory."""
 
@@ -91,19 +160,31 @@ class Store(Protocol):
         whose clocks differ one may die between history and record. Even then it is the highest ``seq`` since then.)
         """
 
+    def changes_named(self, names: Collection[str]) -> dict[str, Document]:
+        """Changes by their ``_id``, those that are still there. A change names the one before it: ``previous``."""
+
+    def absences(self, node: str) -> Iterator[Document]:
+        """What is of no key in the history: that the node was ``forgotten``, and ``returned``. As above."""
+
     def changes(self, since: str, until: str | None = None) -> Iterator[Document]:
         """The history of every node with ``since <= stored_at < until``, newest first, as above. Streamed."""
 
-    def follow(self) -> Iterator[Document | None]:
-        """History documents as they are stored, from now on, without end; None at once, and about every second."""
+    def follow(self, position: str | None = None) -> Iterator[tuple[str, Document | None]]:
+        """History documents as they are stored, from now on, without end; None at once, and about every second.
 
-    def prune(self, before: str, keep: int, limit: int) -> int:
-        """Remove history that was stored before a time, at most ``limit`` entries; returns how many.
+        With each comes the position behind it. Whoever gives that to a later call, of any connection to the
+        store, is told of all that was stored after it and of nothing else; a position that the store does not
+        know, as its database is another one by now, is its beginning. (A cluster of CouchDB that has lost a
+        member may tell of something again.)
+        """
+
+    def prune(self, before: str, keep: int, limit: int) -> Iterator[int]:
+        """Remove history that was stored before a time, in steps; yields how many entries each has removed.
 
         Of each key of a node there stay the newest ``keep`` changes, and the newest one stored before that time,
         which is what the key held then; of a node that was forgotten before that time, nothing from before
-        it was. Works for a few seconds at most, and goes on at the next call: 0 says that there was nothing
-        for as long. Can be interrupted and repeated at any time, and done by several at once.
+        it was. A step removes at most ``limit`` entries and takes about a second, so that it may find none; at
+        the end every node was looked at. Can be interrupted and repeated at any time, and done by several at once.
         """
 
     def forget(self, node: str, requested_by: str, at: str) -> bool:

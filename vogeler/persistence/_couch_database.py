@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vogeler.errors import StoreError, StoreUnavailable
-from vogeler.persistence import Document, _merge
+from vogeler.persistence import Document, _merge, _pages
 from vogeler.persistence._couch_http import Couch, Refusal
 
 # Errors of one row of _bulk_docs that may be gone the next time; any other is a no for good.
@@ -79,12 +79,12 @@ class Database:
         return rows.conflicts
 
     def pages(self, page: int, *path: str, **query: Any) -> Iterator[Document]:
-        """The rows of a view whose keys are all different, a page at a time."""
+        """The rows of a view whose keys are all different, in pages that grow up to ``page``."""
         skip = 0
-        while True:
-            rows = self._view(path, {**query, "limit": page, "skip": skip})
+        for limit in _pages.growing(page):
+            rows = self._view(path, {**query, "limit": limit, "skip": skip})
             yield from rows
-            if len(rows) < page:
+            if len(rows) < limit:
                 return
             query["startkey"], skip = rows[-1]["key"], 1
 
@@ -120,15 +120,15 @@ class Database:
         answer = self._couch.call("get", self.name, "_changes", options={"since": "now", "limit": "1"})
         return str(self._changes(answer)["last_seq"])
 
-    def changes(self, since: str, page: int) -> tuple[str, list[Document]]:
-        """The documents written since then, at most a page, and where that has come to. Does not wait for any.
+    def changes(self, since: str, page: int) -> tuple[str, list[tuple[str, Document]]]:
+        """The documents written since then, at most a page, each with where that has come to; and where the page has.
 
-        A long poll would, but not every server and proxy ends one in time.
+        Does not wait for any. A long poll would, but not every server and proxy ends one in time.
         """
         options = {"since": since, "limit": str(page)}
         answer = self._changes(self._couch.call("get", self.name, "_changes", include_docs=True, options=options))
-        documents = [row.get("doc") for row in answer["results"] if not row.get("deleted")]
-        return str(answer["last_seq"]), [document for document in documents if document is not None]
+        there = [row for row in answer["results"] if not row.get("deleted") and row.get("doc") is not None]
+        return str(answer["last_seq"]), [(str(row["seq"]), row["doc"]) for row in there]
 
     def _changes(self, answer: Any) -> Document:
         if not isinstance(answer, dict) or "last_seq" not in answer or not isinstance(answer.get("results"), list):

@@ -18,13 +18,11 @@ from urllib.parse import quote
 
 from vogeler.leaves import without
 from vogeler.messages import FAILED, OK, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Heartbeat, Result, digest_of
-from vogeler.persistence import Document, NodeSummary, Outcome, Storable
+from vogeler.persistence import LATE, Document, Outcome, Storable, checks_of, stored_keys
 from vogeler.units import parse_timestamp, to_timestamp
 
 SCHEMA = 1
-LATE = "older than what is stored: kept in the history only"
-# Statuses of a check that are no problem: a plugin that is unavailable on a node is no error there.
-WELL = (OK, UNAVAILABLE)
+CHANGE, FORGOTTEN, RETURNED = "change", "forgotten", "returned"  # the events of the history
 # JSON numbers beyond are not exact for JavaScript readers (RFC 8259, 6), and order must not depend on the reader.
 _MAX_SEQ = 2**53 - 1
 # Far from the depth where Python, SQLite (1,000) or a JavaScript engine gives up reading what was written.
@@ -34,6 +32,7 @@ _MAX_DEPTH = 200
 _CLOCK_SKEW_S = 300.0
 _TICK_S = 0.001
 _NEVER = ("", -1)
+_PLACE = ("late", "stored_at", "previous")  # what says when the record held the value of a change
 
 
 Age = tuple[str, int]  # stored_at and seq, which grow with every value that the record holds
@@ -68,22 +67,29 @@ def merge(
     work = _Work(node, record, status, received_at, forgotten_at)
     held = work.ages()
     outcomes = [work.hear(message) if isinstance(message, Heartbeat) else work.take(message) for message in messages]
-    return Merged(work.changed_record, work.changed_status, list(work.history.values()), outcomes, held)
+    history = list(work.history.values())
+    if status is None and work.changed_status is not None and forgotten_at is not None:
+        history.insert(0, _returned(node, forgotten_at, received_at))
+    return Merged(work.changed_record, work.changed_status, history, outcomes, held)
 
 
 def corrected(merged: Merged, existing: Mapping[str, Document]) -> list[Document]:
     """Which of the history documents that were there already have to be written anew, and as what.
 
     ``existing``: by id, with their ``_rev``. A try at the same results wrote them and got no further, so that the
-    record holds them from now on, and not since then; or never, if a later result came in between.
+    record holds them from now on, and not since then; or never, if a later result came in between. A node has
+    returned when it was first heard, though.
     """
     ages = dict(merged.held)
     anew = []
     for change in merged.history:
         key, found = change["key"], existing.get(change["_id"])
-        if not change.get("late"):
+        if key is None:
+            if found is not None and found.get("stored_at", "") > change["stored_at"]:  # that server's clock is ahead
+                anew.append({**change, "_rev": found["_rev"]})
+        elif not change.get("late"):
             ages[key] = change["stored_at"], change["seq"]
-            if found is not None and (found.get("late") or found.get("stored_at") != change["stored_at"]):
+            if found is not None and any(found.get(name) != change.get(name) for name in _PLACE):
                 anew.append({**change, "_rev": found["_rev"]})
         elif found is not None and not found.get("late"):
             stored_at, seq = ages.get(key, _NEVER)
@@ -107,10 +113,20 @@ def refused(reason: str) -> Outcome:
 
 def forgotten(node: str, record: Document | None, requested_by: str, at: str) -> Document:
     """The history document that says who forgot a node, stored after all that its record holds."""
-    newest, _ = max(_ages(_stored_keys(record or {})).values(), default=_NEVER)
+    newest, _ = max(_ages(stored_keys(record or {})).values(), default=_NEVER)
     stored_at = _not_before(at, _next_tick(newest))
+    return _of_no_key(node, FORGOTTEN, stored_at, at, stored_at, requested_by)
+
+
+def _returned(node: str, forgotten_at: str, received_at: str) -> Document:
+    """The history document that says that a forgotten node has spoken again. One for each time it was forgotten."""
+    stored_at = _not_before(received_at, _next_tick(forgotten_at))
+    return _of_no_key(node, RETURNED, forgotten_at, received_at, stored_at, None)
+
+
+def _of_no_key(node: str, event: str, forgotten_at: str, at: str, stored_at: str, requested_by: str | None) -> Document:
     return {
-        "_id": f"{forgotten_prefix(node)}{quote(stored_at, safe='')}",
+        "_id": id_prefix(node, event) + quote(forgotten_at, safe=""),
         "node": node,
         "key": None,
         "value": None,
@@ -120,13 +136,16 @@ def forgotten(node: str, record: Document | None, requested_by: str, at: str) ->
         "run": None,
         "requested_by": requested_by,
         "seq": 0,
-        "event": "forgotten",
+        "event": event,
     }
 
 
-def forgotten_prefix(node: str) -> str:
-    """What the ids of these documents begin with. The rest, percent-encoded, is their ``stored_at``."""
-    return f"{node}::forgotten:"
+def id_prefix(node: str, event: str) -> str:
+    """What the ids of a node's documents FORGOTTEN and RETURNED begin with.
+
+    The rest, percent-encoded, is when it was forgotten.
+    """
+    return f"{node}::{event}:"
 
 
 def to_json(document: Document) -> str:
@@ -135,31 +154,6 @@ def to_json(document: Document) -> str:
     Raises ValueError or RecursionError for what JSON can't hold.
     """
     return json.dumps(document, separators=(",", ":"), allow_nan=False)
-
-
-def summary(status: Document) -> NodeSummary:
-    """The line of a listing that a status document makes."""
-    agent = status["agent"] if isinstance(status.get("agent"), dict) else {}
-    groups = agent.get("groups")
-    return NodeSummary(
-        node=status["_id"],
-        heard_at=status.get("heard_at"),
-        version=agent.get("version"),
-        started_at=agent.get("started_at"),
-        groups=tuple(map(str, groups)) if isinstance(groups, list) else (),
-        problems=problems(status),
-        checked=checked(status),
-    )
-
-
-def problems(status: Document) -> tuple[str, ...]:
-    """The keys of a status document whose last check did not end well, sorted."""
-    return tuple(sorted(key for key, check in _checks_of(status).items() if check.get("status") not in WELL))
-
-
-def checked(status: Document) -> dict[str, str]:
-    """When each key of a status document was last checked."""
-    return {key: check["checked_at"] for key, check in _checks_of(status).items() if check.get("checked_at")}
 
 
 class _Work:
@@ -173,13 +167,14 @@ class _Work:
         received_at: str,
         forgotten_at: str | None,
     ) -> None:
+        self._node = node
         self._received_at = received_at
         new: Document = {"_id": node, "system_name": node, "created_at": received_at}
         self._record: Document = record if record and "_id" in record else {**new, **(record or {})}
-        self._stored: dict[str, Document] = _stored_keys(self._record)
+        self._stored: dict[str, Document] = stored_keys(self._record)
         self._forgotten_at = _valid_time(_about(self._record).get("forgotten_at", forgotten_at)) or None
         self._status: Document = status or {"_id": node, "node": node, "heard_at": None, "agent": {}}
-        self._checks: dict[str, Document] = _checks_of(self._status)
+        self._checks: dict[str, Document] = checks_of(self._status)
         self.changed_record: Document | None = None
         self.changed_status: Document | None = None
         self.history: dict[str, Document] = {}
@@ -214,8 +209,13 @@ class _Work:
         if _deeper_than(result.value, _MAX_DEPTH):
             return self._too_deep(result)
         stored_at = self._received_at if late else self._stored_after(stored)
-        change = _change(result, digest, stored_at, late, self._forgotten_at)
-        self.history.setdefault(change["_id"], change)
+        name = self._id_of(result.key, result.seq, digest)
+        change = {"_id": name, **_change(result, digest, stored_at)}
+        if late:
+            change["late"] = True
+        elif stored is not None:
+            change["previous"] = self._id_of(result.key, stored.get("seq"), stored.get("digest"))
+        self.history.setdefault(name, change)
         if late:
             return Outcome(STORED, LATE)
         self._put(result, digest, stored_at)
@@ -232,9 +232,18 @@ class _Work:
     def _too_deep(self, result: Result) -> Outcome:
         return refused(f"the value of {result.key} is nested deeper than {_MAX_DEPTH}")
 
+    def _id_of(self, key: str, seq: object, digest: object) -> str:
+        """The id of a change, made from its content: written twice is written once.
+
+        Of a node that was forgotten, what is delivered once more is stored once more.
+        """
+        short = str(digest).rpartition(":")[2][:16]
+        name = [self._node, key, f"{_number(seq):020d}", short, *([self._forgotten_at] if self._forgotten_at else [])]
+        return ":".join(quote(part, safe="") for part in name)
+
     def _newest_seq(self, key: str, stored: Document) -> int:
         """A result equal to the record leaves no trace in it; that one came is in the status."""
-        return max(int(stored.get("seq", -1)), int(self._checks.get(key, {}).get("ok_seq", -1)))
+        return max(_number(stored.get("seq")), _number(self._checks.get(key, {}).get("ok_seq")))
 
     def _stored_after(self, stored: Document | None) -> str:
         """The server's time, but not before what it follows was stored: by a server whose clock is ahead."""
@@ -264,8 +273,8 @@ class _Work:
 
     def _note_check(self, result: Result) -> None:
         before = self._checks.get(result.key)
-        check = _check(result) if before is None or result.seq >= before.get("seq", -1) else dict(before)
-        ok_seq = max((before or {}).get("ok_seq", -1), result.seq if result.status == OK else -1)
+        check = _check(result) if before is None or result.seq >= _number(before.get("seq")) else dict(before)
+        ok_seq = max(_number((before or {}).get("ok_seq")), result.seq if result.status == OK else -1)
         if ok_seq >= 0:
             check["ok_seq"] = ok_seq
         self._checks = {**self._checks, result.key: check}
@@ -289,26 +298,13 @@ def _about(record: Document) -> Document:
     return about if isinstance(about, dict) else {}
 
 
-def _keys(record: Document) -> dict[str, Document]:
-    return _objects(_about(record).get("keys"))
-
-
-def _stored_keys(record: Document) -> dict[str, Document]:
-    """What the record says about its keys; a key whose value somebody took out by hand is not stored."""
-    return {key: meta for key, meta in _keys(record).items() if key in record}
-
-
-def _checks_of(status: Document) -> dict[str, Document]:
-    return _objects(status.get("keys"))
-
-
-def _objects(value: object) -> dict[str, Document]:
-    """What is an object in an object; whatever else somebody wrote there by hand is nothing."""
-    return {key: item for key, item in value.items() if isinstance(item, dict)} if isinstance(value, dict) else {}
-
-
 def _ages(keys: Mapping[str, Document]) -> dict[str, Age]:
-    return {key: (_valid_time(meta.get("stored_at")), int(meta.get("seq", -1))) for key, meta in keys.items()}
+    return {key: (_valid_time(meta.get("stored_at")), _number(meta.get("seq"))) for key, meta in keys.items()}
+
+
+def _number(value: object) -> int:
+    """A seq; -1 where there is none."""
+    return value if isinstance(value, int) else -1
 
 
 def _valid_time(value: object) -> str:
@@ -331,15 +327,9 @@ def _not_before(at: str, other: str) -> str:
     return other
 
 
-def _change(result: Result, digest: str, stored_at: str, late: bool, forgotten_at: str | None) -> Document:
-    """The history document of a result. Its id is made from its content: written twice is written once.
-
-    Of a node that was forgotten, what is delivered once more is stored once more.
-    """
-    short = digest.rpartition(":")[2][:16]
-    name = [result.node, result.key, f"{result.seq:020d}", short, *([forgotten_at] if forgotten_at else [])]
-    change = {
-        "_id": ":".join(quote(part, safe="") for part in name),
+def _change(result: Result, digest: str, stored_at: str) -> Document:
+    """The history document of a result, but for its id."""
+    return {
         "node": result.node,
         "key": result.key,
         "value": without(result.value, result.volatile or ()),
@@ -349,9 +339,8 @@ def _change(result: Result, digest: str, stored_at: str, late: bool, forgotten_a
         "run": result.run,
         "requested_by": result.requested_by,
         "seq": result.seq,
-        "event": "change",
+        "event": CHANGE,
     }
-    return {**change, "late": True} if late else change
 
 
 def _check(result: Result) -> Document:

@@ -28,11 +28,11 @@ DEFAULT_DATABASE = "system_records"
 # docs.couchdb.org/en/stable/api/database/common.html#put--db
 _DATABASE_NAME = re.compile(r"[a-z][a-z0-9_$()+-]*")
 _PAGE = 500
-_RECORDS_PAGE = 50
+_DOCUMENTS_PAGE = 50  # of whole records and changes, which may be large
 _ROWS_PAGE = 5000  # of rows without documents
+_LAST = "\U0010ffff"  # comes after whatever else a path may have in its place
 _POLL_S = 0.5
 _QUIET_S = 1.0
-_PRUNE_S = 2.0
 _TRIES = 30
 _CONFLICT_PAUSE_S = 0.02
 _NOT_FOUND, _CONFLICT, _EXISTS = 404, 409, 412
@@ -59,7 +59,6 @@ class CouchStore:
         self._records = Database(couch, database, where)
         self._status = Database(couch, f"{database}_status", where)
         self._history = Database(couch, f"{database}_history", where)
-        self._pruned_to = ""
 
     def setup(self, designs: Path | None = None) -> list[str]:
         """Create the databases and load the design documents of a folder (None: where they are installed)."""
@@ -108,35 +107,31 @@ class CouchStore:
         """The node's status document, with CouchDB's ``_rev``, or None."""
         return self._status.read([node]).documents.get(node)
 
+    def statuses(self, nodes: Collection[str]) -> Iterator[Document]:
+        """The status documents, with CouchDB's ``_rev``, read in pages."""
+        return _read(self._status, nodes)
+
     def records(self, nodes: Collection[str] | None = None) -> Iterator[Document]:
         """The records, with CouchDB's ``_rev``, by name, read in pages."""
         if nodes is None:
-            rows = self._records.pages(_RECORDS_PAGE, "_all_docs", include_docs=True)
+            rows = self._records.pages(_DOCUMENTS_PAGE, "_all_docs", include_docs=True)
             yield from (row["doc"] for row in rows if not row["id"].startswith("_"))
             return
-        names = iter(sorted(set(nodes)))
-        while page := list(islice(names, _RECORDS_PAGE)):
-            yield from self._records.read(page).documents.values()
+        yield from _read(self._records, nodes)
 
     def leaves(self, prefix: str, exact: bool = False) -> Iterator[tuple[str, str, Scalar]]:
-        """From the view, in CouchDB's order of paths; at each path node by node, read in pages.
-
-        CouchDB compares as people sort names: what is between two keys for it may begin otherwise.
-        """
-        endkey = prefix if exact else prefix + "\ufff0"
-        view = ("_design", "vogeler", "_view", "leaves")
-        rows = self._records.pages_of_repeated(_ROWS_PAGE, *view, startkey=prefix, endkey=endkey)
+        """From the view, path by path; at each node by node, read in pages."""
+        last = prefix if exact else prefix + _LAST
+        view = ("_design", "leaves", "_view", "leaves")
+        rows = self._records.pages_of_repeated(_ROWS_PAGE, *view, startkey=prefix, endkey=last)
         for (path, node), same in groupby(rows, key=lambda row: (row["key"], row["id"])):
-            if path == prefix or (not exact and path.startswith(prefix)):
-                values = (plain(row["value"]) for row in same)
-                yield from ((path, node, value) for _, value in {(type(v), v): v for v in values}.items())
+            values = (plain(row["value"]) for row in same)
+            yield from ((path, node, value) for _, value in {(type(v), v): v for v in values}.items())
 
     def nodes(self) -> Iterator[NodeSummary]:
         """Every node, in CouchDB's order of names, read in pages."""
         for row in self._status.pages(_PAGE, "_design", "vogeler", "_view", "nodes"):
-            values = {**row["value"], "node": row["key"]}
-            groups = values["groups"] if isinstance(values["groups"], list) else []
-            yield NodeSummary(**{**values, "groups": tuple(map(str, groups)), "problems": tuple(values["problems"])})
+            yield NodeSummary.of({**row["value"], "_id": row["key"]})
 
     def history(self, node: str, key: str | None = None) -> Iterator[Document]:
         """Newest first, by the server's clock; what is of one time by the node's own order."""
@@ -145,57 +140,58 @@ class CouchStore:
             if change["node"] == node and key in (None, change["key"]):  # not only equal to CouchDB
                 yield change
 
+    def changes_named(self, names: Collection[str]) -> dict[str, Document]:
+        """In one request."""
+        found = self._history.read(names).documents if names else {}
+        return {name: _change(document) for name, document in found.items()}
+
+    def absences(self, node: str) -> Iterator[Document]:
+        """Newest first, by the server's clock."""
+        for entry in self._newest_first("by_key", startkey=[node, None, {}], endkey=[node, None]):
+            if entry["node"] == node:  # not only equal to CouchDB
+                yield entry
+
     def changes(self, since: str, until: str | None = None) -> Iterator[Document]:
         """Newest first, by the server's clock."""
         return self._newest_first("by_time", startkey=[until or {}], endkey=[since])
 
     def _newest_first(self, view: str, **query: Any) -> Iterator[Document]:
         path = ("_design", "vogeler", "_view", view)
-        for row in self._history.pages(_PAGE, *path, descending=True, include_docs=True, **query):
-            if row["doc"] is not None:  # pruned since it was in the view
+        for row in self._history.pages(_DOCUMENTS_PAGE, *path, descending=True, include_docs=True, **query):
+            if row["doc"] is not None and _is_history(row["doc"]):  # None: pruned since it was in the view
                 yield _change(row["doc"])
 
-    def follow(self) -> Iterator[Document | None]:
+    def follow(self, position: str | None = None) -> Iterator[tuple[str, Document | None]]:
         """Asks CouchDB's feed of changes every 0.5 s."""
-        return self._follow(self._history.last_change())
+        now = self._history.last_change()
+        return self._follow(now if position is None else position)
 
-    def _follow(self, since: str) -> Iterator[Document | None]:
-        yield None
+    def _follow(self, position: str) -> Iterator[tuple[str, Document | None]]:
+        yield position, None
         quiet_since_s = time.monotonic()
         while True:
-            since, documents = self._history.changes(since, _PAGE)
-            yield from (_change(document) for document in documents if not document["_id"].startswith("_"))
-            if documents:
+            position, found = self._history.changes(position, _PAGE)
+            yield from ((place, _change(document)) for place, document in found if _is_history(document))
+            if found:
                 quiet_since_s = time.monotonic()
             elif time.monotonic() - quiet_since_s >= _QUIET_S:
-                yield None
+                yield position, None
                 quiet_since_s = time.monotonic()
             else:
                 time.sleep(_POLL_S)
 
-    def prune(self, before: str, keep: int, limit: int) -> int:
-        """Looks at the nodes in turn, from where the last call stopped, for about 2 s at most."""
-        deadline_s = time.monotonic() + _PRUNE_S
-        found: list[tuple[str, str]] = []
-        for node, entries in self._entries_in_turn():
-            found += [(entry.id, str(entry.rev)) for entry in _prune.doomed(entries, before, keep)]
-            if len(found) >= limit or time.monotonic() > deadline_s:
-                break
-            self._pruned_to = node
-        found = found[:limit]
-        return len(found) - sum(
-            len(self._history.delete(found[start : start + _PAGE])) for start in range(0, len(found), _PAGE)
-        )
+    def prune(self, before: str, keep: int, limit: int) -> Iterator[int]:
+        """Looks at the nodes in turn."""
+        for entries in _prune.in_steps(self._entries_by_node(), before, keep, limit):
+            pages = (entries[start : start + _PAGE] for start in range(0, len(entries), _PAGE))
+            left = [self._history.delete((entry.id, str(entry.rev)) for entry in page) for page in pages]
+            yield len(entries) - sum(map(len, left))
 
-    def _entries_in_turn(self) -> Iterator[tuple[str, Iterator[_prune.Entry]]]:
-        """The history of every node without its values, beginning after the node that was looked at last."""
-        begun_after, view = self._pruned_to, ("_design", "vogeler", "_view", "by_key")
-        parts: list[dict[str, Any]] = [{"startkey": [begun_after, {}]}]
-        if begun_after:
-            parts.append({"endkey": [begun_after, {}]})
-        for part in parts:
-            rows = self._history.pages(_ROWS_PAGE, *view, **part)
-            yield from groupby(map(_entry, rows), key=lambda entry: entry.node)
+    def _entries_by_node(self) -> Iterator[Iterator[_prune.Entry]]:
+        """The history of every node, without its values."""
+        rows = self._history.pages(_ROWS_PAGE, "_design", "vogeler", "_view", "by_key")
+        found = (_entry(row) for row in rows if isinstance(row["key"][0], str) and isinstance(row["key"][2], str))
+        return (entries for _, entries in groupby(found, key=lambda entry: entry.node))
 
     def forget(self, node: str, requested_by: str, at: str) -> bool:
         """The entry in the history comes first, so that nothing goes without one."""
@@ -256,7 +252,7 @@ class CouchStore:
         """When the nodes whose documents were deleted were last forgotten."""
         found = {}
         for node in records.deleted | statuses.deleted:
-            first = _merge.forgotten_prefix(node)
+            first = _merge.id_prefix(node, _merge.FORGOTTEN)
             last = first[:-1] + ";"  # which comes right after ':'
             rows = self._history.pages(1, "_all_docs", descending=True, startkey=last, endkey=first)
             for row in islice(rows, 1):
@@ -345,10 +341,22 @@ class _Tried:
         return [node for node in self.merged if node not in self.conflicts and node not in self.refused]
 
 
+def _read(database: Database, nodes: Collection[str]) -> Iterator[Document]:
+    """The documents that these nodes have, by name."""
+    names = iter(sorted(set(nodes)))
+    while page := list(islice(names, _DOCUMENTS_PAGE)):
+        yield from database.read(page).documents.values()
+
+
 def _pause(attempt: int) -> None:
     """Before another try: others are writing the same document, and one of us must be first."""
     if attempt:
         time.sleep(random.uniform(0, _CONFLICT_PAUSE_S * attempt))  # noqa: S311  # jitter, no secret
+
+
+def _is_history(document: Document) -> bool:
+    """Not a design document, or whatever else somebody put into the database."""
+    return "event" in document
 
 
 def _change(document: Document) -> Document:

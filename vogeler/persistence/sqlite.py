@@ -17,15 +17,14 @@ from pathlib import Path
 
 from vogeler.errors import StoreError, StoreUnavailable, UsageError
 from vogeler.leaves import Scalar
-from vogeler.persistence import Document, NodeSummary, Outcome, Storable, _merge, _prune, _sqlite_leaves
+from vogeler.persistence import Document, NodeSummary, Outcome, Storable, _merge, _pages, _prune, _sqlite_leaves
 from vogeler.persistence._sqlite_schema import APPLICATION_ID, MIGRATIONS, SCHEMA, VERSION
 from vogeler.urls import Url
 
 _PAGE = 500
-_RECORDS_PAGE = 50
+_DOCUMENTS_PAGE = 50  # of whole records and changes, which may be large
 _POLL_S = 0.2
 _QUIET_S = 1.0
-_PRUNE_S = 2.0
 _ENDLESS = "~"  # later than any time, as text
 _RECORDS = "SELECT node, body FROM records WHERE node > ? ORDER BY node LIMIT ?"
 _HISTORY = """
@@ -33,7 +32,9 @@ SELECT stored_at, seq, id, body FROM history
 WHERE {condition} AND (stored_at, seq, id) < (:last, :seq, :id)
 ORDER BY stored_at DESC, seq DESC, id DESC LIMIT :page
 """
+_NAMED = "SELECT id, body FROM history WHERE id IN (SELECT value FROM json_each(?))"
 _NEW_HISTORY = "SELECT number, body FROM history WHERE number > ? ORDER BY number LIMIT ?"
+_LAST_HISTORY = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'history'"
 _ENTRIES = "SELECT id, node, key, stored_at, seq, late FROM history WHERE node = ?"
 _LATER = ("locked", "busy", "full", "no space", "disk i/o error")
 _REMEDIES = {
@@ -56,14 +57,17 @@ class SqliteStore:
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         self._path = path
+        self._timeout_s = timeout_s
+        self._open()
+
+    def _open(self) -> None:
         with self._translated():
-            _make_private(path)
-            self._pruned_to = ""
-            self._connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None)
+            _make_private(self._path)
+            self._connection = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None)
             try:
-                _use_wal(self._connection, timeout_s)
+                _use_wal(self._connection, self._timeout_s)
                 self._done = self._make_tables()
-                self._file = path.stat().st_ino
+                self._file = self._path.stat().st_ino
             except BaseException:
                 self._connection.close()
                 raise
@@ -100,6 +104,10 @@ class SqliteStore:
         with self._translated():
             return self._read("SELECT body FROM status WHERE node = ?", node)
 
+    def statuses(self, nodes: Collection[str]) -> Iterator[Document]:
+        """The status documents, one after the other."""
+        return filter(None, map(self.status, sorted(set(nodes))))
+
     def nodes(self) -> Iterator[NodeSummary]:
         """Every node, by name, read in pages."""
         last = ""
@@ -107,8 +115,8 @@ class SqliteStore:
             with self._translated():
                 query = "SELECT node, body FROM status WHERE node > ? ORDER BY node LIMIT ?"
                 rows = self._connection.execute(query, (last, _PAGE)).fetchall()
-            for _, body in rows:
-                yield _merge.summary(json.loads(body))
+            for node, body in rows:
+                yield NodeSummary.of(_document(node, body))
             if len(rows) < _PAGE:
                 return
             last = rows[-1][0]
@@ -124,10 +132,10 @@ class SqliteStore:
         last = ""
         while True:
             with self._translated():
-                rows = self._connection.execute(_RECORDS, (last, _RECORDS_PAGE)).fetchall()
-            for _, body in rows:
-                yield json.loads(body)
-            if len(rows) < _RECORDS_PAGE:
+                rows = self._connection.execute(_RECORDS, (last, _DOCUMENTS_PAGE)).fetchall()
+            for node, body in rows:
+                yield _document(node, body)
+            if len(rows) < _DOCUMENTS_PAGE:
                 return
             last = rows[-1][0]
 
@@ -159,6 +167,16 @@ class SqliteStore:
         condition = "node = :node" if key is None else "node = :node AND key = :key"
         return self._newest_first(condition, _ENDLESS, node=node, key=key)
 
+    def changes_named(self, names: Collection[str]) -> dict[str, Document]:
+        """In one query."""
+        with self._translated():
+            rows = self._connection.execute(_NAMED, (json.dumps(list(names)),)).fetchall()
+        return {name: json.loads(body) for name, body in rows}
+
+    def absences(self, node: str) -> Iterator[Document]:
+        """Newest first, by the server's clock."""
+        return self._newest_first("node = :node AND key IS NULL", _ENDLESS, node=node)
+
     def changes(self, since: str, until: str | None = None) -> Iterator[Document]:
         """Newest first, by the server's clock."""
         return self._newest_first("stored_at >= :since", until or _ENDLESS, since=since)
@@ -166,66 +184,62 @@ class SqliteStore:
     def _newest_first(self, condition: str, until: str, **values: str | None) -> Iterator[Document]:
         query = _HISTORY.format(condition=condition)
         last: tuple[str, int, str] = (until, -1, "")
-        while True:
+        for page in _pages.growing(_DOCUMENTS_PAGE):
             with self._translated():
                 place = dict(zip(("last", "seq", "id"), last))
-                rows = self._connection.execute(query, {**values, **place, "page": _PAGE}).fetchall()
+                rows = self._connection.execute(query, {**values, **place, "page": page}).fetchall()
             for *_, body in rows:
                 yield json.loads(body)
-            if len(rows) < _PAGE:
+            if len(rows) < page:
                 return
             last = rows[-1][:3]
 
-    def follow(self) -> Iterator[Document | None]:
-        """Asks every 0.2 s."""
+    def follow(self, position: str | None = None) -> Iterator[tuple[str, Document | None]]:
+        """Asks every 0.2 s. A position is the number of an entry."""
+        if not self._is_still_there() and self._path.exists():
+            self.close()
+            self._open()
+        self._check_still_there()
         with self._translated():
-            (last,) = self._connection.execute("SELECT coalesce(max(number), 0) FROM history").fetchone()
-        return self._follow(last)
+            (last,) = self._connection.execute(_LAST_HISTORY).fetchone()
+        number = last if position is None else int(position)
+        return self._follow(number if number <= last else 0)
 
-    def _follow(self, last: int) -> Iterator[Document | None]:
-        yield None
+    def _follow(self, last: int) -> Iterator[tuple[str, Document | None]]:
+        yield str(last), None
         quiet_since_s = time.monotonic()
         while True:
+            self._check_still_there()
             with self._translated():
                 rows = self._connection.execute(_NEW_HISTORY, (last, _PAGE)).fetchall()
             for number, body in rows:
                 last = number
-                yield json.loads(body)
+                yield str(last), json.loads(body)
             if rows:
                 quiet_since_s = time.monotonic()
             elif time.monotonic() - quiet_since_s >= _QUIET_S:
-                yield None
+                yield str(last), None
                 quiet_since_s = time.monotonic()
             else:
                 time.sleep(_POLL_S)
 
-    def prune(self, before: str, keep: int, limit: int) -> int:
-        """Looks at the nodes in turn, from where the last call stopped, for about 2 s at most."""
-        deadline_s = time.monotonic() + _PRUNE_S
-        found: list[str] = []
-        with self._translated():
-            for node in self._nodes_in_turn():
-                entries = [_prune.Entry(*row) for row in self._connection.execute(_ENTRIES, (node,))]
-                found += [entry.id for entry in _prune.doomed(entries, before, keep)]
-                if len(found) >= limit or time.monotonic() > deadline_s:
-                    break
-                self._pruned_to = node
-            return self._remove_history(found[:limit])
+    def prune(self, before: str, keep: int, limit: int) -> Iterator[int]:
+        """Looks at the nodes in turn."""
+        for entries in _prune.in_steps(self._entries_by_node(), before, keep, limit):
+            with self._translated():
+                removed = self._remove_history([entry.id for entry in entries])
+            yield removed
 
-    def _nodes_in_turn(self) -> Iterator[str]:
-        """Every node that has a history once, beginning after the one that was looked at last."""
-        begun_after = node = self._pruned_to
-        wrapped = False
+    def _entries_by_node(self) -> Iterator[list[_prune.Entry]]:
+        """The history of every node, without its values."""
+        node = ""
         while True:
-            query = "SELECT min(node) FROM history WHERE node > ?"
-            (found,) = self._connection.execute(query, (node,)).fetchone()
-            if found is None and not wrapped:
-                wrapped, node = True, ""
-            elif found is None or (wrapped and found > begun_after):
-                return
-            else:
-                node = found
-                yield node
+            with self._translated():
+                (node,) = self._connection.execute("SELECT min(node) FROM history WHERE node > ?", (node,)).fetchone()
+                if node is None:
+                    return
+                entries = [_prune.Entry(*row) for row in self._connection.execute(_ENTRIES, (node,))]
+            yield entries
 
     def _remove_history(self, names: list[str]) -> int:
         removed = 0
@@ -252,12 +266,14 @@ class SqliteStore:
 
     def _check_still_there(self) -> None:
         """A file that was deleted or replaced lives on for those who have it open, and for them alone."""
-        try:
-            same = self._path.stat().st_ino == self._file
-        except OSError:
-            same = False
-        if not same:
+        if not self._is_still_there():
             raise StoreUnavailable(f"the store {self._path} was removed or replaced while it was open")
+
+    def _is_still_there(self) -> bool:
+        try:
+            return self._path.stat().st_ino == self._file
+        except OSError:
+            return False
 
     # --- inside a transaction ---------------------------------------------------------------------
 
@@ -290,8 +306,9 @@ class SqliteStore:
         return merged.outcomes
 
     def _forgotten_at(self, node: str) -> str | None:
-        query = "SELECT max(stored_at) FROM history WHERE node = ? AND key IS NULL"
-        forgotten_at: str | None = self._connection.execute(query, (node,)).fetchone()[0]
+        first = _merge.id_prefix(node, _merge.FORGOTTEN)
+        query = "SELECT max(stored_at) FROM history WHERE id > ? AND id < ?"
+        forgotten_at: str | None = self._connection.execute(query, (first, first + _ENDLESS)).fetchone()[0]
         return forgotten_at
 
     def _add_history(self, change: Document) -> None:
@@ -305,8 +322,7 @@ class SqliteStore:
 
     def _read(self, query: str, node: str) -> Document | None:
         row = self._connection.execute(query, (node,)).fetchone()
-        document: Document | None = json.loads(row[0]) if row else None
-        return document
+        return _document(node, row[0]) if row else None
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -366,6 +382,15 @@ class SqliteStore:
                 raise StoreUnavailable(f"the store {self._path} can't be used now: {error}") from error
             remedy = next((remedy for words, remedy in _REMEDIES.items() if words in text), _REMEDIES["unable to open"])
             raise StoreError(f"the store {self._path} can't be used: {error}", remedy) from error
+
+
+def _document(node: str, body: str) -> Document:
+    """A record or status. What somebody wrote there by hand and is no JSON object is an empty one."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = {}
+    return {**found, "_id": node} if isinstance(found, dict) else {"_id": node}
 
 
 def _migration(version: int) -> list[str]:

@@ -9,9 +9,7 @@ from typing import Any
 
 from vogeler.cli._output import as_text, printable, write_rows
 from vogeler.cli._time import moment
-from vogeler.cli.admin.show import holds
-from vogeler.cli.admin.watch import described
-from vogeler.history import FORGOTTEN, Difference, Document, stored_at, version
+from vogeler.history import FORGOTTEN, RETURNED, Difference, Document, Version, stored_at, version
 from vogeler.units import parse_timestamp
 
 # The columns of data; a table shows a few of them.
@@ -23,6 +21,9 @@ CSV_COLUMNS = COLUMNS[:9]
 _LINES = "lines"  # of a row: the details, for a table
 _MUCH_S = 60.0
 _LONGEST_VALUE = 100
+_LONGEST_IN_WORDS = 40
+_MOST_IN_WORDS = 3
+_OF_NO_KEY = {FORGOTTEN: "the node was forgotten", RETURNED: "the node returned"}
 
 
 def add_period(parser: argparse.ArgumentParser, since: str | None = None) -> None:
@@ -48,19 +49,23 @@ def row(entry: Document, previous: Document | None, format: str) -> dict[str, An
     found = {
         **this.entry,
         "stored_at": stored_at(entry),
-        "requested_by": entry.get("requested_by") or "schedule",
+        "requested_by": entry.get("requested_by") or (None if entry["event"] == RETURNED else "schedule"),
         "late": bool(entry.get("late")),
         "patch": this.patch,
     }
     if this.difference is None:
-        forgotten = entry["event"] == FORGOTTEN
-        return {**found, "what": "the node was forgotten" if forgotten else "came late: in the history only"}
+        return {**found, "what": _OF_NO_KEY.get(entry["event"], "came late: in the history only")}
     if data:
         found.update(as_data(this.difference))
     elif not this.first:
         found[_LINES] = list(lines(this.difference))
-    what = f"first time: {holds(entry['value'])}" if this.first else described(this.difference)
-    return {**found, "what": what if this.difference or this.first else "the same as before, stored anew"}
+    return {**found, "what": _in_words(this, holds(entry["value"]))}
+
+
+def _in_words(this: Version, value: str) -> str:
+    if this.first:
+        return f"{value}; what was before is not kept" if this.entry.get("previous") else f"first time: {value}"
+    return described(this.difference) if this.difference else "the same as before, stored anew"
 
 
 def write(rows: Iterable[dict[str, Any]], columns: Sequence[str], format: str, details: bool) -> int:
@@ -101,6 +106,24 @@ def _write_block(one: dict[str, Any], columns: Sequence[str]) -> None:
     sys.stdout.flush()
 
 
+def described(found: Difference) -> str:
+    """A small difference in full: ``+telnetd 0.17, openssl 3.0.11 → 3.0.13``; a large one in numbers."""
+    parts = [f"+{_named(*pair)}" for pair in found.added]
+    parts += [f"-{_named(*pair)}" for pair in found.removed]
+    parts += [f"{_named(name, old)} → {_short(new)}" for name, old, new in found.changed]
+    parts += [f"{name or 'all'} reordered" for name in found.reordered]
+    return ", ".join(parts) if len(parts) <= _MOST_IN_WORDS else str(found)
+
+
+def _named(name: str, value: Any) -> str:
+    return " ".join(filter(None, (name, _short(value))))
+
+
+def _short(value: Any) -> str:
+    whole = "null" if value is None else as_text(value)
+    return whole if len(whole) <= _LONGEST_IN_WORDS else whole[: _LONGEST_IN_WORDS - 1] + "…"
+
+
 def lines(found: Difference) -> Iterator[str]:
     """``+ name value``, ``- name value``, ``~ name old → new``; by name."""
     order = [(name, 1, _line("-", name, value)) for name, value in found.removed]
@@ -120,6 +143,14 @@ def text(value: Any) -> str:
     if len(whole) <= _LONGEST_VALUE:
         return whole
     return f"({holds(value)})" if isinstance(value, (dict, list)) else whole[: _LONGEST_VALUE - 1] + "…"
+
+
+def holds(value: Any) -> str:
+    """A value in two words: ``900 entries``, ``12 lines``, or itself when it is short."""
+    if isinstance(value, (dict, list)):
+        return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
+    whole = "" if value is None else str(value)
+    return whole if len(whole) <= 20 else f"{len(whole)} characters"
 
 
 def as_data(found: Difference) -> dict[str, Any]:

@@ -6,27 +6,23 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from vogeler import targets
 from vogeler.cli._output import add_format
 from vogeler.cli._program import talk
 from vogeler.cli.admin._connect import open_store
-from vogeler.cli.admin._held import require_history
+from vogeler.cli.admin._held import beside_previous, require_history
 from vogeler.cli.admin._versions import add_period, row, write
 from vogeler.cli.admin.nodes import add_nodes
 from vogeler.config import Settings
 from vogeler.errors import ExitCode
-from vogeler.history import FORGOTTEN, stored_at, versions, was_held
 
 if TYPE_CHECKING:
-    from vogeler.persistence import Document, Store
+    from vogeler.persistence import Store
 
 HELP = "list what changed on the fleet: when, where, what, and who asked"
 _COLUMNS = ("stored_at", "node", "key", "requested_by", "what")
-_MOST_AHEAD = 20_000  # rows that are known before it is their turn
-
-Seen = tuple[str, str, Optional[dict[str, Any]]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,41 +58,11 @@ def _selection(store: Store, meant: targets.Targets) -> Callable[[str], bool]:
 
 
 def _rows(store: Store, arguments: argparse.Namespace, is_meant: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
-    """What came late never was in the record, and is no change; ``history`` shows it.
-
-    The first change that is seen of a node's key finds those before it, too, so that each history is read
-    once and no further than the period begins.
-    """
-    ahead: dict[str, dict[str, Any]] = {}
-    for change in store.changes(arguments.since, arguments.until):
-        if arguments.key not in (None, change["key"]) or not is_meant(change["node"]):
-            continue
-        if change["event"] == FORGOTTEN:
-            yield row(change, None, arguments.format)
-        elif was_held(change):
-            found = ahead.pop(change["_id"], None)
-            if found is None:
-                found = _look(store, change, arguments, ahead)
-            yield found
-
-
-def _look(
-    store: Store, change: Document, arguments: argparse.Namespace, ahead: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    """The row of a change. Those of the older ones in the period go into ``ahead``, as many as it takes."""
-    newest = stored_at(change)
-    found = None
-
-    def view(entry: Document, previous: Document | None) -> Seen:
-        at = stored_at(entry)
-        wanted = arguments.since <= at <= newest and was_held(entry)
-        return entry["_id"], at, row(entry, previous, arguments.format) if wanted else None
-
-    for identity, at, one in versions(store.history(change["node"], change["key"]), view):
-        if identity == change["_id"]:
-            found = one
-        elif one is not None and found is not None:
-            ahead[identity] = one
-        if found is not None and (at < arguments.since or len(ahead) >= _MOST_AHEAD):
-            break
-    return found or row(change, None, arguments.format)  # pruned while we were reading
+    """What came late never was in the record, and is no change; ``history`` shows it."""
+    found = (
+        change
+        for change in store.changes(arguments.since, arguments.until)
+        if arguments.key in (None, change["key"]) and is_meant(change["node"]) and not change.get("late")
+    )
+    for change, previous in beside_previous(store, found):
+        yield row(change, previous, arguments.format)

@@ -18,7 +18,7 @@ from vogeler import messages, messaging, persistence
 from vogeler.cli._output import as_text, printable, write_rows
 from vogeler.cli._program import talk
 from vogeler.cli._progress import Progress
-from vogeler.cli.admin.show import holds
+from vogeler.cli.admin._versions import holds
 from vogeler.cli.runner import requester
 from vogeler.config import Settings
 from vogeler.errors import ExitCode, VogelerError

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 from vogeler import messages, topology
 from vogeler.cli._output import add_format, write_rows
+from vogeler.cli.admin._behind import check_limits, stale, state
 from vogeler.cli.admin._connect import open_store, open_transport
 from vogeler.config import Settings
 from vogeler.errors import ExitCode, StoreError, TransportError
 from vogeler.messages import Command, encode
 from vogeler.messaging import QueueDepth, Transport
-from vogeler.units import parse_timestamp
+from vogeler.persistence import NodeSummary
+from vogeler.summary import LATE, SILENT
 
 HELP = "check broker, store, server and queues; each finding with its remedy"
 _COLUMNS = ("check", "state", "finding", "remedy")
 _MANY_MESSAGES = 1000
-_LATE_AFTER_S = 300.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     """A row per check; UNHEALTHY when any is bad."""
+    check_limits(settings)
     findings = [*_broker(settings), *_store(settings)]
     write_rows(findings, _COLUMNS, arguments.format)
     return ExitCode.UNHEALTHY if any(finding["state"] == "bad" for finding in findings) else ExitCode.OK
@@ -91,7 +94,16 @@ def _store(settings: Settings) -> Iterator[dict[str, Any]]:
     except StoreError as error:
         yield _finding("store", "bad", error.message, error.remedy or "start it, or correct dbhost")
         return
+    yield from _nodes(nodes, settings)
+
+
+def _nodes(nodes: list[NodeSummary], settings: Settings) -> Iterator[dict[str, Any]]:
     now_s = time.time()
-    late = sum(n.heard_at is None or now_s - parse_timestamp(n.heard_at) > _LATE_AFTER_S for n in nodes)
-    finding = f"{len(nodes)} known, {late} not heard for 5 minutes"
-    yield _finding("nodes", "warn" if late else "ok", finding, "vogeler-admin nodes lists them" if late else None)
+    states = Counter(state(node, now_s, settings) for node in nodes)
+    finding = f"{len(nodes)} known, {states[LATE]} late, {states[SILENT]} silent"
+    behind = states[LATE] + states[SILENT]
+    remedy = "vogeler-admin nodes --late --silent lists them" if behind else None
+    yield _finding("nodes", "warn" if behind else "ok", finding, remedy)
+    count = sum(bool(stale(node, now_s, settings)) for node in nodes)
+    remedy = "vogeler-admin nodes --stale lists them" if count else None
+    yield _finding("keys", "warn" if count else "ok", f"stale on {count} of {len(nodes)} nodes", remedy)

@@ -17,7 +17,7 @@ from vogeler.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from vogeler.cli._export import Found
-    from vogeler.persistence import Store
+    from vogeler.find import Search
 
 HELP = "find the nodes that match an expression, such as 'packages.openssl < 3.0.12'"
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     """One row a node; NOT_FOUND when there is none."""
     from vogeler import query
-    from vogeler.find import explain
+    from vogeler.find import Search, explain
 
     tree = query.parse(arguments.expression)
     if arguments.explain:
@@ -48,34 +48,34 @@ def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
         raise UsageError("--format prometheus and --port go together", "--port 9100, or --port jmx.port")
     fields = arguments.fields.split(",") if arguments.fields else query.paths(tree)
     with closing(open_store(settings)) as store:
-        names = _search(store, tree)
-        _write(_found(store, names, fields, arguments.port), fields, arguments.format)
+        search = Search(store, time.time(), _watch)
+        names = search.names(tree)
+        _end_watch()
+        _write(_found(search, names, fields, arguments), fields, arguments.format)
     talk(f"{len(names)} node{'' if len(names) == 1 else 's'}")
     return ExitCode.OK if names else ExitCode.NOT_FOUND
 
 
-def _search(store: Store, tree: Any) -> list[str]:
-    from vogeler.find import find
+def _watch(count: int) -> None:
+    if sys.stderr.isatty() and count % 100 == 0:
+        sys.stderr.write(f"\r\x1b[K{count} records read")
 
-    def watch(count: int) -> None:
-        if sys.stderr.isatty() and count % 100 == 0:
-            sys.stderr.write(f"\r\x1b[K{count} records read")
 
-    names = find(store, tree, time.time(), watch)
+def _end_watch() -> None:
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
-    return names
 
 
-def _found(store: Store, names: list[str], fields: list[str], port: str | None) -> Iterator[Found]:
-    from vogeler.cli._export import Found
-    from vogeler.find import summaries, values
+def _found(search: Search, names: list[str], fields: list[str], arguments: argparse.Namespace) -> Iterator[Found]:
+    """The groups of a node are read for the formats that have them."""
+    from vogeler.cli._export import GROUPED, Found
 
-    known = summaries(store, names)
+    port = arguments.port
     port_path = [] if port is None or port.isdigit() else [port]
-    for name, shown in values(store, names, [*fields, *port_path]):
+    for name, shown in search.values(names, [*fields, *port_path]):
+        groups = search.nodes[name].groups if arguments.format in GROUPED and name in search.nodes else ()
         ports = (port,) if port is not None and not port_path else _ports(shown.get(port_path[0])) if port_path else ()
-        yield Found(known[name], {field: shown.get(field) for field in fields}, ports)
+        yield Found(name, groups, {field: shown.get(field) for field in fields}, ports)
 
 
 def _ports(value: Any) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vogeler.cli._output import add_format
 from vogeler.cli._program import talk
 from vogeler.cli.admin._connect import open_store
-from vogeler.cli.admin._held import require_history
+from vogeler.cli.admin._held import history_of, require_history
 from vogeler.cli.admin._versions import add_period, row, write
 from vogeler.config import Settings
 from vogeler.errors import ExitCode
@@ -27,7 +27,7 @@ _COLUMNS = ("stored_at", "changed_at", "key", "requested_by", "run", "what")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """NODE, KEY, the period, and how much to show."""
     parser.add_argument("node", metavar="NODE")
-    parser.add_argument("key", metavar="KEY", nargs="?", help="only changes of this key, with details")
+    parser.add_argument("key", metavar="KEY", nargs="?", help="only what concerns this key, with details")
     add_period(parser)
     parser.add_argument("--details", action="store_true", help="below each change, everything that differs")
     add_format(parser)
@@ -52,7 +52,8 @@ def _rows(store: Store, arguments: argparse.Namespace) -> Iterator[dict[str, Any
         at = stored_at(entry)
         return at, row(entry, previous, arguments.format) if since <= at < until else None
 
-    for at, found in versions(store.history(arguments.node, arguments.key), view):
+    node, key = arguments.node, arguments.key
+    for at, found in versions(store.history(node) if key is None else history_of(store, node, key), view):
         if found is not None:
             yield found
         elif at < since:

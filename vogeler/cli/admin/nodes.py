@@ -10,19 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from vogeler import targets
 from vogeler.cli._output import add_format, write_rows
+from vogeler.cli.admin._behind import check_limits, stale, state
 from vogeler.cli.admin._connect import open_store
 from vogeler.config import Settings
-from vogeler.errors import ExitCode, UsageError
-from vogeler.summary import (
-    LATE,
-    LATE_AFTER_S,
-    ONLINE,
-    SILENT,
-    SILENT_AFTER_S,
-    STALE_AFTER_S,
-    stale_keys,
-    state_of,
-)
+from vogeler.errors import ExitCode
+from vogeler.summary import LATE, ONLINE, SILENT, stale_keys
 from vogeler.units import format_duration, parse_duration, parse_timestamp
 
 if TYPE_CHECKING:
@@ -33,21 +25,18 @@ _COLUMNS = ("node", "heard_at", "silent_for", "state", "since", "version", "grou
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which nodes to list, and what counts as late, silent and stale."""
+    """Which nodes to list."""
     add_nodes(parser)
     parser.add_argument("--late", action="store_true", help="list only nodes that are late (with --silent: or silent)")
     parser.add_argument("--silent", action="store_true", help="list only nodes that are silent")
     parser.add_argument(
-        "--stale", type=duration, metavar="AGE", help="list only nodes with keys not checked for this long, and which"
+        "--stale",
+        type=duration,
+        nargs="?",
+        const=True,
+        metavar="AGE",
+        help="list only nodes with stale keys, and which; with AGE: keys not checked for this long",
     )
-    for flag, default_s in (("--late-after", LATE_AFTER_S), ("--silent-after", SILENT_AFTER_S)):
-        parser.add_argument(
-            flag,
-            type=duration,
-            default=default_s,
-            metavar="AGE",
-            help=f"how long after its last word a node is {flag.split('-')[2]} (default: {default_s:.0f}s)",
-        )
     add_format(parser)
 
 
@@ -74,10 +63,10 @@ def nodes_meant(store: Store, meant: targets.Targets) -> Iterator[NodeSummary]:
 def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     """One row a node."""
     meant = targets.parse(arguments.nodes)
-    if arguments.silent_after < arguments.late_after:
-        raise UsageError("a node can't be silent before it is late", "--silent-after is longer than --late-after")
+    check_limits(settings)
     with closing(open_store(settings)) as store:
-        rows = (_row(node, time.time(), arguments) for node in nodes_meant(store, meant))
+        age_s = arguments.stale if isinstance(arguments.stale, float) else None
+        rows = (_row(node, time.time(), age_s, settings) for node in nodes_meant(store, meant))
         write_rows((row for row in rows if _is_asked_for(row, arguments)), _COLUMNS, arguments.format)
     return ExitCode.OK
 
@@ -87,18 +76,19 @@ def _is_asked_for(row: dict[str, Any], arguments: argparse.Namespace) -> bool:
     return (not states or row["state"] in states) and (arguments.stale is None or row["stale"] != "")
 
 
-def _row(node: NodeSummary, now_s: float, arguments: argparse.Namespace) -> dict[str, Any]:
+def _row(node: NodeSummary, now_s: float, age_s: float | None, settings: Settings) -> dict[str, Any]:
+    """``age_s``: which age of a key to tell of, instead of what is stale."""
     silent_s = None if node.heard_at is None else now_s - parse_timestamp(node.heard_at)
-    state = state_of(node.heard_at, now_s, arguments.late_after, arguments.silent_after)
-    stale_after_s = STALE_AFTER_S if arguments.stale is None else arguments.stale
+    found = state(node, now_s, settings)
+    old = stale(node, now_s, settings) if age_s is None else stale_keys(node.checked, {}, now_s, age_s)
     return {
         "node": node.node,
         "heard_at": node.heard_at,
         "silent_for": None if silent_s is None else format_duration(silent_s),
-        "state": state,
-        "since": node.started_at if state == ONLINE else node.heard_at,
+        "state": found,
+        "since": node.started_at if found == ONLINE else node.heard_at,
         "version": node.version,
         "groups": ",".join(node.groups),
         "problems": ",".join(node.problems),
-        "stale": ",".join(stale_keys(node.checked, now_s, stale_after_s)),
+        "stale": ",".join(old),
     }

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from vogeler.cli._output import add_format, write_rows, write_value
 from vogeler.cli._time import moment
 from vogeler.cli.admin._connect import open_store
-from vogeler.cli.admin._held import held_at, no_key, no_node, require_history
+from vogeler.cli.admin._held import facts, held_at, no_key, no_node, require_history
+from vogeler.cli.admin._versions import holds
 from vogeler.config import Settings
 from vogeler.errors import ExitCode, NotFoundError
 from vogeler.history import stored_at
@@ -50,20 +51,21 @@ def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     return ExitCode.OK
 
 
-def _value(record: dict[str, Any], key: str, node: str) -> Any:
+def _value(record: Document, key: str, node: str) -> Any:
     if key not in record:
-        raise no_key(f"{node} has no key {key!r}", key, record.get("vogeler", {}).get("keys", {}))
+        raise no_key(f"{node} has no key {key!r}", key, facts(record))
     return record[key]
 
 
-def _rows(record: dict[str, Any], status: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    changes = record.get("vogeler", {}).get("keys", {})
-    checks = status.get("keys", {})
-    for key in sorted(changes.keys() | checks.keys()):
+def _rows(record: Document, status: Document) -> Iterator[dict[str, Any]]:
+    from vogeler.persistence import checks_of, stored_keys
+
+    changes, checks = stored_keys(record), checks_of(status)
+    for key in sorted(facts(record).keys() | checks.keys()):
         change, check = changes.get(key, {}), checks.get(key, {})
         yield {
             "key": key,
-            "holds": holds(record.get(key)),
+            "holds": holds(record[key]) if key in record else None,
             "changed_at": change.get("changed_at"),
             "requested_by": change.get("requested_by") or ("schedule" if change else None),
             "checked_at": check.get("checked_at"),
@@ -111,11 +113,3 @@ def _rows_at(held: dict[str, Document]) -> Iterator[dict[str, Any]]:
             "changed_at": change["changed_at"],
             "requested_by": change.get("requested_by") or "schedule",
         }
-
-
-def holds(value: Any) -> str:
-    """A value in two words: ``900 entries``, ``12 lines``, or itself when it is short."""
-    if isinstance(value, (dict, list)):
-        return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
-    text = "" if value is None else str(value)
-    return text if len(text) <= 20 else f"{len(text)} characters"

@@ -14,6 +14,7 @@ from vogeler.cli.admin._connect import open_store
 from vogeler.cli.admin.nodes import add_nodes, nodes_meant
 from vogeler.config import Settings
 from vogeler.errors import ExitCode, UsageError
+from vogeler.globs import literal_prefix
 from vogeler.leaves import Scalar
 from vogeler.summary import Count, Leaf, count_values
 
@@ -65,7 +66,7 @@ def leaves_at(store: Store, path: str) -> Iterator[Leaf]:
     """The leaves at a path, which may have globs, and below it. Raises UsageError where no index helps."""
     from vogeler import query
 
-    prefix = query.literal_prefix(path)
+    prefix = literal_prefix(path)
     if not prefix:
         raise UsageError(f"{path!r} begins with a glob", "begin with a key: packages.*, or packages*")
     wanted = query.leaf_test(query.Present(path), rpm=False)
