@@ -1,9 +1,9 @@
-# make demo | test | check | clean. Everything is made inside this folder: .venv, .servers, .demo.
+# make demo | test | faults | check | clean. Everything is made inside this folder: .venv, .servers, .demo.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: demo test test-units check servers clean
+.PHONY: demo test test-units faults check servers clean
 
 demo: $(VENV)/installed  ## this machine's record, with no service and no root
 	@$(BIN)/vogeler-admin demo --directory .demo
@@ -13,6 +13,9 @@ test: $(VENV)/developing servers  ## the whole suite, against real servers
 
 test-units: $(VENV)/developing  ## what needs no server
 	$(BIN)/python -m pytest --local-only
+
+faults: $(VENV)/developing servers  ## a busy fleet, and all that can happen to it; FLAGS="--faults-seed N" replays
+	$(BIN)/python -m pytest tests/faults tests/fuzz --faults $(FLAGS)
 
 check: $(VENV)/developing  ## lint, types, imports
 	$(BIN)/ruff check .

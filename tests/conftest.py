@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ["tests.servers.rabbitmq", "tests.servers.couchdb", "tests.servers.processes"]
+pytest_plugins = [
+    "tests.servers.rabbitmq",
+    "tests.servers.couchdb",
+    "tests.servers.processes",
+    "tests.servers.cluster",  # after those it imports from
+    "tests.faults.options",
+]
 
-SERVER_FIXTURES = {"rabbitmq", "vhost", "amqp_url", "couchdb_server", "couch_url"}
+SERVER_FIXTURES = {"rabbitmq", "vhost", "amqp_url", "cluster", "couchdb_server", "couch_url", "broker_to_break"}
 SERVER_ENGINES = {"amqp", "couch"}
 
 

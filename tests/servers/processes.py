@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -87,6 +88,7 @@ class Fleet:
         self.plugins = directory / "plugins"
         self.plugins.mkdir()
         self.daemons: list[Daemon] = []
+        self.prefix: list[str] = []  # a program that starts daemons and runners, with its arguments
         config = directory / "vogeler.conf"
         config.write_text(f"[vogeler]\nqhost = {qhost}\ndbhost = {dbhost}\nlogformat = json\n")
         keep = {name: value for name, value in os.environ.items() if not name.startswith("VOGELER_")}
@@ -96,15 +98,17 @@ class Fleet:
         lines = [f"[{name}]", f"name = {name}", f"command = {command}", f"result_format = {result_format}"]
         (self.plugins / f"{name}.cfg").write_text("\n".join([*lines, *(f"{k} = {v}" for k, v in keys.items()), ""]))
 
-    def server(self, *flags: str) -> Daemon:
-        return self._start("server", *flags)
+    def server(self, *flags: str, environment: Mapping[str, str] = MappingProxyType({})) -> Daemon:
+        return self._start("server", *flags, environment=environment)
 
-    def client(self, node: str, *flags: str) -> Daemon:
-        return self._start("client", "--node", node, "--plugins", str(self.plugins), *flags)
+    def client(self, node: str, *flags: str, environment: Mapping[str, str] = MappingProxyType({})) -> Daemon:
+        flags = ("--node", node, "--plugins", str(self.plugins), *flags)
+        return self._start("client", *flags, environment=environment)
 
-    def _start(self, program: str, *flags: str) -> Daemon:
+    def _start(self, program: str, *flags: str, environment: Mapping[str, str]) -> Daemon:
         log = self.directory / f"{program}-{len(self.daemons)}.log"
-        daemon = Daemon([str(COMMANDS / f"vogeler-{program}"), *flags], self.environment, log)
+        environment = {**self.environment, **environment}
+        daemon = Daemon([*self.prefix, str(COMMANDS / f"vogeler-{program}"), *flags], environment, log)
         self.daemons.append(daemon)
         return daemon
 
@@ -115,7 +119,7 @@ class Fleet:
         return self._run("admin", *arguments)
 
     def start_runner(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [str(COMMANDS / "vogeler-runner"), *arguments]
+        command = [*self.prefix, str(COMMANDS / "vogeler-runner"), *arguments]
         return subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -59,14 +59,23 @@ class RabbitMQ:
 
     user = "tester"
 
-    def __init__(self, script: str, folder: Path) -> None:
+    def __init__(self, script: str, folder: Path, like: Optional[RabbitMQ] = None) -> None:
+        """``like``: a node whose password, cookie and port mapper it has, so that the two can be a cluster."""
         self.host = HOST
-        self.password = secrets.token_hex(8)
         self.port, self.api_port, self.tls_port, self._dist_port, self._epmd_port = _free_ports(5)
+        self.name = f"vogeler-{self.port}@localhost"
+        self.password, self._cookie = secrets.token_hex(8), secrets.token_hex(16)
+        if like is not None:
+            self.password, self._cookie, self._epmd_port = like.password, like._cookie, like._epmd_port
         self._script = script
         self._folder = folder
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._write_files()
+
+    def configure(self, lines: str) -> None:
+        """Add to the configuration, before the start."""
+        with (self._folder / "rabbitmq.conf").open("a") as file:
+            file.write(lines)
 
     def _write_files(self) -> None:
         for name in ("data", "log", "home"):
@@ -76,7 +85,7 @@ class RabbitMQ:
         (self._folder / "rabbitmq.conf").write_text(template.format(**values))
         (self._folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
         cookie = self._folder / "home" / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16))
+        cookie.write_text(self._cookie)
         cookie.chmod(0o400)
 
     def _make_certificate(self) -> bool:
@@ -101,7 +110,7 @@ class RabbitMQ:
         return {
             **inherited,
             "HOME": str(self._folder / "home"),
-            "RABBITMQ_NODENAME": f"vogeler-{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_CONF_ENV_FILE": str(self._folder / "no-environment-file"),
             "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
@@ -119,6 +128,11 @@ class RabbitMQ:
 
     def start(self) -> None:
         """Start it, and return when AMQP and the management API answer."""
+        self.begin()
+        self.wait_up()
+
+    def begin(self) -> None:
+        """Start it, and don't wait."""
         with (self._folder / "output").open("ab") as output:
             self._process = subprocess.Popen(
                 [self._script],
@@ -129,6 +143,10 @@ class RabbitMQ:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def wait_up(self) -> None:
+        """Until AMQP and the management API of what ``begin`` started answer."""
+        assert self._process is not None
         deadline = time.monotonic() + START_LIMIT_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -144,6 +162,11 @@ class RabbitMQ:
             return False
         return True
 
+    @property
+    def up(self) -> bool:
+        """Whether it was started, and neither stopped nor killed."""
+        return self._process is not None
+
     def stop(self) -> None:
         """Stop it in an orderly way, else with force."""
         process, self._process = self._process, None
@@ -155,12 +178,43 @@ class RabbitMQ:
         _kill_group(process.pid)
         process.wait()
 
+    def ensure_running(self) -> None:
+        """Start it, if a test has left it stopped."""
+        if self._process is None:
+            self.start()
+
     def kill(self) -> None:
         """Kill -9, as a crash would."""
         process, self._process = self._process, None
         if process is not None:
             _kill_group(process.pid)
             process.wait()
+
+    def lose_data(self) -> None:
+        """What it had on its disk is gone, and our user with it until the next ``start``. To be stopped before."""
+        assert self._process is None
+        shutil.rmtree(self._folder / "data")
+        (self._folder / "data").mkdir()
+
+    def ctl(self, *arguments: str) -> None:
+        """rabbitmqctl, as an operator on its machine would call it. Takes about two seconds."""
+        command = [str(Path(self._script).with_name("rabbitmqctl")), *arguments]
+        done = subprocess.run(
+            command, env=self._environment(), cwd=self._folder, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+    def raise_alarm(self, what: str) -> None:
+        """Run out of ``memory``, or of free space on the ``disk``: it takes no messages until ``clear_alarms``."""
+        limit = (
+            ("set_vm_memory_high_watermark", "0.000001") if what == "memory" else ("set_disk_free_limit", "900000GB")
+        )
+        self.ctl(*limit)
+
+    def clear_alarms(self) -> None:
+        """There is memory and space again."""
+        self.ctl("set_vm_memory_high_watermark", "0.4")
+        self.ctl("set_disk_free_limit", "50MB")
 
     def pause(self) -> None:
         """Freeze the process: connections stay, nobody answers."""
@@ -267,13 +321,24 @@ def _missing(what: str) -> None:
     pytest.skip(f"{what} is not installed")
 
 
-@pytest.fixture(scope="session")
-def rabbitmq() -> Iterator[RabbitMQ]:
-    """The session's broker, running."""
+def server_script() -> str:
+    """What starts a RabbitMQ; without one the test is skipped, or fails."""
     script = next((path for path in _SCRIPTS if os.access(path, os.X_OK)), None)
     if script is None:
         _missing("RabbitMQ (apt-get install rabbitmq-server)")
     assert script is not None
+    return script
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """The session's broker, running."""
+    yield from running_rabbitmq()
+
+
+def running_rabbitmq() -> Iterator[RabbitMQ]:
+    """A broker, running, and its end."""
+    script = server_script()
     with tempfile.TemporaryDirectory(prefix="vogeler-rabbitmq-") as folder:
         broker = RabbitMQ(script, Path(folder))
         try:

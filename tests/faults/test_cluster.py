@@ -1,0 +1,83 @@
+"""A member of a broker's cluster dies under load. What is in a quorum queue survives, and who was on it goes elsewhere.
+
+A node's own queue is a classic one and lives on the member that its client was on when it was made. While that member
+is down RabbitMQ refuses everything about this queue ("home node is down"), to whichever member one goes. The client
+says so and goes on trying; a runner names the node. The other nodes notice nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from tests.faults import stored
+from tests.faults.checker import BROKER
+from tests.faults.clustered import ClusterWorld
+from tests.faults.wired import said_by_all
+from tests.faults.world import BACK_WITHIN_S
+from tests.servers.processes import wait_until
+from vogeler import topology
+
+HEARTBEAT_S = 66.0  # of a client, at most: then it has something to say
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("who", ["leader", "server", "client"])
+def test_the_loss_of_a_member_is_no_matter_to_the_nodes_whose_queue_is_elsewhere(
+    clustered: ClusterWorld, who: str
+) -> None:
+    """They answer while it is down, by another member if need be. The others say why they can't, and come back with it."""
+    clustered.moment()
+    member = clustered.chosen(who)
+    stranded = clustered.at_home_on(member)
+    member.kill()
+    clustered.all_answer([node for node in clustered.nodes if node not in stranded])
+    wait_until(
+        lambda: all(f"home node '{member.name}' of durable queue" in clustered.clients[node].log for node in stranded),
+        "the stranded say why",
+        clustered.fleet.logs,
+    )
+    clustered.cluster.start()
+    clustered.fault_ended()
+    clustered.prove(codes={BROKER})
+
+
+def test_results_that_wait_survive_the_member_that_leads_their_queue(clustered: ClusterWorld) -> None:
+    """Nobody takes them, the leader is killed, another member leads, a server comes: every one of them is stored."""
+    clustered.end_load()
+    for server in list(clustered.servers):
+        clustered.kill_server(server)
+    before = set(clustered.log.runs())
+    assert clustered.fleet.runner("-c", "quick", "-n", "all", "--no-wait").returncode == 0
+    with closing(clustered.fleet.transport()) as transport:
+        waiting = len(clustered.nodes)
+        wait_until(lambda: transport.depths()[topology.RESULTS_QUEUE].messages >= waiting, "the results wait")
+    values = clustered.log.runs().keys() - before
+    assert len(values) == waiting
+    clustered.chosen("leader").kill()
+    for _ in range(2):
+        clustered.start_server()
+
+    def changed() -> set[str]:
+        return {change["value"] for change in stored.read(clustered.fleet.dbhost).history}
+
+    wait_until(lambda: values <= changed(), "all of them are stored", clustered.fleet.logs)
+    clustered.cluster.start()
+    clustered.fault_ended()
+    clustered.prove(codes={BROKER})
+
+
+@pytest.mark.long
+def test_without_a_majority_everybody_waits_and_says_so(clustered: ClusterWorld) -> None:
+    """Nothing can be confirmed. Nobody gives anything up; it is sent, and stored, when there is a majority again."""
+    clustered.moment()
+    lost = clustered.chance.sample(clustered.cluster.members, 2)
+    (left,) = (member for member in clustered.cluster.members if member not in lost)
+    waiting = [clustered.clients[node] for node in clustered.at_home_on(left)]
+    with said_by_all(waiting, "waiting", BACK_WITHIN_S + HEARTBEAT_S):
+        for member in lost:
+            member.kill()
+    clustered.cluster.start()
+    clustered.fault_ended()
+    clustered.prove(codes={BROKER})

@@ -1,0 +1,178 @@
+"""The store is away, slow, full, mad or empty: results wait in the queue, and all are stored when it is well again."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults import stored
+from tests.faults.checker import STORE, DeadLetter
+from tests.faults.wired import STORE_LINKS, STORE_TIMEOUT_S, WiredWorld
+from tests.persistence.proxy import Exchange
+from tests.servers.processes import wait_until
+
+SETTLING_S = 60.0  # a batch that was begun in a fault says the time it was begun at
+FULL = {"error": "error", "reason": "internal_server_error"}  # what CouchDB 3.5 says of a full disk, with 500
+
+
+def refusing(status: int, error: str) -> Callable[[Exchange], None]:
+    body = json.dumps({"error": error, "reason": f"{error}, says the test"}).encode()
+    return lambda exchange: exchange.reply(status, body)
+
+
+def without_room(exchange: Exchange) -> None:
+    """A full disk: all can be read, and nothing be written."""
+    if exchange.command == "GET" or exchange.path.endswith("/_all_docs?include_docs=true"):
+        exchange.pass_on()
+    else:
+        exchange.reply(500, json.dumps(FULL).encode())
+
+
+def garbled(exchange: Exchange) -> None:
+    exchange.reply(200, b"<html>It works!</html>", "text/html")
+
+
+def halved(exchange: Exchange) -> None:
+    """What was asked for is done, and half of the answer comes."""
+    status, body = exchange.forward()
+    exchange.reply(status, body[: len(body) // 2], Content_Length=str(len(body)))
+    exchange.hang_up()
+
+
+def late(exchange: Exchange) -> None:
+    time.sleep(1.0)
+    exchange.pass_on()
+
+
+def lost(exchange: Exchange) -> None:
+    """What was asked for is done, and nobody hears of it."""
+    exchange.forward()
+    exchange.hang_up()
+
+
+MADNESS: dict[str, Callable[[Exchange], None]] = {
+    "401": refusing(401, "unauthorized"),
+    "409": refusing(409, "conflict"),
+    "429": refusing(429, "too_many_requests"),
+    "500": refusing(500, "unknown_error"),
+    "503": refusing(503, "service_unavailable"),
+    "full": without_room,
+    "garbled": garbled,
+    "halved": halved,
+    "lost": lost,
+    "hangs-up": Exchange.hang_up,
+    "late": late,
+}
+
+
+def sometimes(behave: Callable[[Exchange], None], share: float, chance: random.Random) -> Callable[[Exchange], None]:
+    return lambda exchange: behave(exchange) if chance.random() < share else exchange.pass_on()
+
+
+def any_of(chance: random.Random) -> Callable[[Exchange], None]:
+    """Each request meets another madness."""
+    kinds = [*MADNESS.values()]
+    return lambda exchange: chance.choice(kinds)(exchange)
+
+
+def until_noticed(wired: WiredWorld, times: int) -> None:
+    """Until the servers have tried again so often in all."""
+
+    def tried() -> int:
+        return sum(len(server.events("retry")) for server in wired.servers)
+
+    before = tried()
+    wait_until(lambda: tried() >= before + times, "the servers try again", wired.fleet.logs, 60.0)
+
+
+@pytest.mark.parametrize(
+    "share", [pytest.param(1.0, marks=pytest.mark.long), pytest.param(0.2, marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize("madness", [name for name in MADNESS if name != "late"])
+def test_a_store_that_answers_madness_for_a_while(wired: WiredWorld, madness: str, share: float) -> None:
+    """Always, or now and then. Nothing that it says makes a server give up a result, or store it twice."""
+    wired.moment()
+    with wired.answering(sometimes(MADNESS[madness], share, wired.chance)):
+        until_noticed(wired, 6)
+    wired.prove(codes={STORE}, slack_s=SETTLING_S)
+
+
+def test_a_store_that_answers_every_madness_there_is(wired: WiredWorld) -> None:
+    """All of the above, mixed, at random; and some answers take a second."""
+    wired.moment()
+    with wired.answering(sometimes(any_of(wired.chance), 0.5, wired.chance)):
+        until_noticed(wired, 4)
+    wired.prove(codes={STORE}, slack_s=SETTLING_S)
+
+
+@pytest.mark.long
+def test_what_the_store_finds_too_large_waits_among_the_dead_letters(wired: WiredWorld) -> None:
+    """A limit that is too low for a while: the runners are told, and what is requeued after is stored."""
+
+    def refused() -> list[DeadLetter]:
+        return [letter for letter in wired.dead_letters() if letter.message_id not in wired.poison.maybe]
+
+    wired.moment()
+    with wired.answering(too_large_to_write):
+        wait_until(refused, "dead letters", wired.fleet.logs)
+        wired.moment()
+    wired.end_load()
+    assert all("answers 413: document_too_large" in str(letter.reason) for letter in refused())
+    wired.fleet.admin("dead", "requeue", "--all")
+    wired.prove(codes={STORE}, slack_s=SETTLING_S)
+
+
+def too_large_to_write(exchange: Exchange) -> None:
+    """What CouchDB says where max_document_size is too small for anything."""
+    if exchange.path.endswith("/_bulk_docs"):
+        exchange.reply(413, b'{"error":"document_too_large","reason":"web01"}')
+    else:
+        exchange.pass_on()
+
+
+@pytest.mark.long
+def test_a_slow_store(wired: WiredWorld) -> None:
+    """Every answer takes 5 s: batches grow, and what a runner does not live to see is stored all the same."""
+    wired.moment()
+
+    def slowly(exchange: Exchange) -> None:
+        time.sleep(STORE_TIMEOUT_S - 3)
+        exchange.pass_on()
+
+    with wired.answering(slowly):
+        time.sleep(60.0)  # it is slow for so long
+    wired.prove(codes={STORE}, slack_s=SETTLING_S)
+
+
+def test_a_server_that_starts_before_the_store(wired: WiredWorld) -> None:
+    """It takes results at once, says what it waits for, and has them when there is a store; a runner ends with 8."""
+    wired.moment()
+    with wired.broken(*STORE_LINKS) as links:
+        for link in links:
+            link.refuse()
+        for server in list(wired.servers):
+            wired.kill_server(server)
+        fresh = [wired.start_server(), wired.start_server()]
+        for server in fresh:
+            assert "store unreachable" in server.wait_for("retry", 2)["message"]
+        asked = wired.runners.ask("quick", wired.nodes)
+        assert asked.exit_code == STORE
+        assert "store unreachable" in asked.talk
+    for server in fresh:
+        server.wait_for("store")
+    wired.prove(codes={STORE}, slack_s=SETTLING_S)
+
+
+def test_a_database_that_is_deleted_is_made_again(wired: WiredWorld) -> None:
+    """With all that was in it, while servers run. The next results make them set it up, and are not lost."""
+    wired.end_load()
+    wired.couchdb.delete(wired.database)
+    wired.again(wired.chance)
+    wired.fault_ended()
+    wait_until(lambda: any("created database" in server.log for server in wired.servers), "made again")
+    wired.prove(codes={STORE})
+    assert stored.read(wired.fleet.dbhost).records.keys() == set(wired.nodes)

@@ -1,0 +1,134 @@
+"""What comes over the wire: anybody who may publish can send anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fuzz.examples import ANYTHING, NASTY_TEXTS, fuzzed, mutated, towers, tried
+from vogeler.errors import MessageError
+from vogeler.messages import STAGES, STATUSES, Command, Envelope, Heartbeat, Message, Receipt, Result, decode, encode
+
+TYPES = (Command, Result, Heartbeat, Receipt)
+
+IDS = st.from_regex(r"[A-Za-z0-9-]{1,64}", fullmatch=True)
+NODES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", fullmatch=True)
+KEYS = st.from_regex(r"[a-z][a-z .:@+-]{0,20}", fullmatch=True)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+TIMES = st.datetimes().map(lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0") + ".123Z")
+SECONDS = st.floats(0, 1e8)
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
+    max_leaves=10,
+)
+TARGETS = st.none() | st.dictionaries(st.sampled_from(["nodes", "groups"]), st.lists(TEXTS, max_size=3), min_size=1)
+MESSAGES: st.SearchStrategy[Message] = st.one_of(
+    st.builds(
+        Command, TEXTS, TEXTS, TIMES, targets=TARGETS, splay_s=SECONDS, full=st.booleans(), id=IDS, at=TIMES
+    ),
+    st.builds(
+        Result, NODES, TEXTS, KEYS, st.integers(), st.sampled_from(STATUSES), TIMES, SECONDS, run=st.none() | IDS,
+        requested_by=st.none() | TEXTS, exit_code=st.none() | st.integers(), digest=st.none() | TEXTS,
+        value=JSON_VALUES, error=st.none() | TEXTS, volatile=st.none() | st.lists(TEXTS, max_size=3), id=IDS, at=TIMES,
+    ),
+    st.builds(
+        Heartbeat, NODES, st.fixed_dictionaries({"version": TEXTS, "started_at": TEXTS, "groups": st.lists(NODES)}),
+        id=IDS, at=TIMES,
+    ),
+    st.builds(
+        Receipt, IDS, NODES, st.sampled_from(STAGES), st.fixed_dictionaries({"key": TEXTS, "reason": st.none() | TEXTS}),
+        id=IDS, at=TIMES,
+    ),
+)  # fmt: skip
+BODIES = MESSAGES.map(lambda message: _unpacked(encode(message)))
+ENCODINGS = st.sampled_from([None, "gzip", "deflate", "GZIP", "", "x" * 300])
+
+
+def _unpacked(envelope: Envelope) -> bytes:
+    return gzip.decompress(envelope.body) if envelope.content_encoding else envelope.body
+
+
+def read(envelope: Envelope) -> Any:
+    """The message in it, or None. What can be read can be written and read again, if it is UTF-8."""
+    assert envelope.unpacked_bytes >= 0
+    message: Any = tried(lambda: decode(envelope, *TYPES), MessageError)  # type: ignore[call-overload]
+    if message is not None:
+        again = tried(lambda: encode(message), MessageError)
+        if again is None:
+            assert "\\ud" in json.dumps(dataclasses.asdict(message))  # half a surrogate pair: JSON can hold it
+        else:
+            assert decode(again, *TYPES) == message  # type: ignore[call-overload]
+        if envelope.content_encoding:
+            assert envelope.unpacked_bytes == len(_unpacked(envelope))
+    return message
+
+
+@fuzzed
+@given(MESSAGES)
+def test_what_is_sent_is_what_is_read(message: Message) -> None:
+    assert read(encode(message)) == message
+
+
+@fuzzed
+@given(st.binary(max_size=200), ENCODINGS)
+def test_any_bytes(body: bytes, encoding: str | None) -> None:
+    read(Envelope(body, encoding))
+
+
+@fuzzed
+@given(mutated(BODIES, st.binary(max_size=6) | st.sampled_from([b"null", b"1e999", b"-0", b'"\\ud800"', b"[", b"{}"])))
+def test_a_message_damaged_on_its_way(body: bytes) -> None:
+    read(Envelope(body))
+    read(Envelope(gzip.compress(body, 1), "gzip"))
+
+
+@fuzzed
+@given(mutated(BODIES.map(lambda body: gzip.compress(body, 1)), st.binary(max_size=6)))
+def test_gzip_damaged_on_its_way(body: bytes) -> None:
+    read(Envelope(body, "gzip"))
+
+
+@fuzzed
+@given(MESSAGES, st.dictionaries(NASTY_TEXTS, ANYTHING, max_size=1), st.data())
+def test_a_message_with_any_value_in_any_field(message: Message, more: dict[str, Any], data: st.DataObject) -> None:
+    content = {"v": 1, "type": message.TYPE, **dataclasses.asdict(message), **more}
+    for name in data.draw(st.lists(st.sampled_from(sorted(content)), max_size=3)):
+        content[name] = data.draw(ANYTHING)
+    read(Envelope(json.dumps(content).encode()))
+
+
+@fuzzed
+@given(BODIES, towers(), st.data())
+def test_towers_of_brackets_in_any_field(body: bytes, tower: str, data: st.DataObject) -> None:
+    content = json.loads(body)
+    content[data.draw(st.sampled_from(sorted(content)))] = "TOWER"
+    read(Envelope(json.dumps(content).replace('"TOWER"', tower).encode()))
+
+
+@fuzzed
+@given(st.sampled_from(TYPES), ANYTHING)
+def test_any_json(expected: type[Message], content: Any) -> None:
+    body = json.dumps(content).encode()
+    tried(lambda: decode(Envelope(body), expected), MessageError)
+
+
+@fuzzed
+@given(st.builds(Result, NODES, TEXTS, KEYS, st.integers(), st.just("ok"), TIMES, value=ANYTHING, error=NASTY_TEXTS))
+def test_a_result_that_can_not_be_sent_is_a_message_error(result: Result) -> None:
+    envelope = tried(lambda: encode(result), MessageError)
+    if envelope is None:
+        assert not _is_json(result.value) or not _is_json(result.error)
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return False
+    return True
