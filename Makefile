@@ -8,11 +8,11 @@ BIN     = $(VENV)/bin
 demo: $(VENV)/installed  ## this machine's record, with no service and no root
 	@$(BIN)/vogeler-admin demo --directory .demo
 
-test: $(VENV)/developing servers  ## the whole suite, against real servers
-	$(BIN)/python -m pytest
+test: $(VENV)/developing servers  ## the whole suite but for the faults, against real servers
+	$(BIN)/python -m pytest --ignore=tests/faults
 
 test-units: $(VENV)/developing  ## what needs no server
-	$(BIN)/python -m pytest --local-only
+	$(BIN)/python -m pytest --local-only --ignore=tests/faults
 
 faults: $(VENV)/developing servers  ## a busy fleet, and all that can happen to it; FLAGS="--faults-seed N" replays
 	$(BIN)/python -m pytest tests/faults tests/fuzz --faults $(FLAGS)

@@ -148,14 +148,16 @@ def test_a_slow_store(wired: WiredWorld) -> None:
     wired.prove(codes={STORE}, slack_s=SETTLING_S)
 
 
-def test_a_server_that_starts_before_the_store(wired: WiredWorld) -> None:
-    """It takes results at once, says what it waits for, and has them when there is a store; a runner ends with 8."""
-    wired.moment()
+def test_a_server_that_starts_before_the_store_and_finds_it_empty(wired: WiredWorld) -> None:
+    """It takes results at once, says what it waits for, makes the databases, and has the results; a runner ends with 8."""
+    wired.end_load()
+    wired.couchdb.delete(wired.database)
     with wired.broken(*STORE_LINKS) as links:
         for link in links:
             link.refuse()
         for server in list(wired.servers):
             wired.kill_server(server)
+        wired.again(wired.chance)
         fresh = [wired.start_server(), wired.start_server()]
         for server in fresh:
             assert "store unreachable" in server.wait_for("retry", 2)["message"]
@@ -164,11 +166,13 @@ def test_a_server_that_starts_before_the_store(wired: WiredWorld) -> None:
         assert "store unreachable" in asked.talk
     for server in fresh:
         server.wait_for("store")
+    assert any("created database" in server.log for server in fresh)
     wired.prove(codes={STORE}, slack_s=SETTLING_S)
 
 
-def test_a_database_that_is_deleted_is_made_again(wired: WiredWorld) -> None:
-    """With all that was in it, while servers run. The next results make them set it up, and are not lost."""
+@pytest.mark.long
+def test_a_database_that_is_deleted_under_a_running_server_is_made_again(wired: WiredWorld) -> None:
+    """With all that was in it. The next results make the server set it up, and are not lost."""
     wired.end_load()
     wired.couchdb.delete(wired.database)
     wired.again(wired.chance)

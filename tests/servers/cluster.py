@@ -19,6 +19,11 @@ from tests.servers.rabbitmq import RabbitMQ, server_script
 
 MEMBERS = 3
 _LIMIT_S = 90.0
+_JOINING = """
+cluster_formation.peer_discovery_backend = classic_config
+cluster_formation.classic_config.nodes.1 = {first}
+cluster_formation.classic_config.nodes.2 = {own}
+"""
 
 
 class Cluster:
@@ -30,16 +35,17 @@ class Cluster:
             (folder / str(number)).mkdir()
             like = self.members[0] if self.members else None
             self.members.append(RabbitMQ(script, folder / str(number), like))
-        discovery = ["cluster_formation.peer_discovery_backend = classic_config"]
-        discovery += [
-            f"cluster_formation.classic_config.nodes.{number} = {member.name}"
-            for number, member in enumerate(self.members, 1)
-        ]
-        for member in self.members:
-            member.configure("\n".join([*discovery, ""]))
+        first, *others = self.members
+        for member in others:
+            member.configure(_JOINING.format(first=first.name, own=member.name))
+
+    def make(self) -> None:
+        """Start it for the first time: who joins a member that is about to be set up itself may fail."""
+        self.members[0].start()
+        self.start()
 
     def start(self) -> None:
-        """Start the nodes that are down, and return when all are one cluster again."""
+        """Start the nodes that are down, and return when all are one cluster."""
         down = [member for member in self.members if not member.up]
         for member in down:
             member.begin()
@@ -114,7 +120,7 @@ def _cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="vogeler-cluster-") as folder:
         made = Cluster(server_script(), Path(folder))
         try:
-            made.start()
+            made.make()
             yield made
         finally:
             made.end()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -31,6 +32,7 @@ _SCRIPTS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/sbin/rabbitmq-s
 START_LIMIT_S = 90.0
 STOP_LIMIT_S = 20.0
 HOST = "127.0.0.1"
+_PORTS = (10_000, 32_000)
 
 _CONFIG = """
 listeners.tcp.1 = 127.0.0.1:{port}
@@ -299,11 +301,21 @@ class RabbitMQ:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago: held all at once, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
+    """Ports that were free a moment ago: held all at once, so that they differ.
+
+    None of those that the kernel gives to connections that go out (ip(7), ip_local_port_range): while a broker is down,
+    one of its clients could get its port, and it could not be started again.
+    """
+    sockets: list[socket.socket] = []
     try:
-        for held in sockets:
-            held.bind((HOST, 0))
+        while len(sockets) < count:
+            held = socket.socket()
+            sockets.append(held)
+            try:
+                held.bind((HOST, random.randrange(*_PORTS)))
+            except OSError:
+                sockets.remove(held)
+                held.close()
         return [int(held.getsockname()[1]) for held in sockets]
     finally:
         for held in sockets:
