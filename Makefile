@@ -1,21 +1,26 @@
-# make demo | test | faults | check | clean. Everything is made inside this folder: .venv, .servers, .demo.
+# make demo | test | faults | soak | check | clean. Everything is made inside this folder: .venv, .servers, .demo, .soak.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
+MINUTES ?= 60
 
-.PHONY: demo test test-units faults check servers clean
+.PHONY: demo test test-units faults soak check servers clean
 
 demo: $(VENV)/installed  ## this machine's record, with no service and no root
 	@$(BIN)/vogeler-admin demo --directory .demo
 
-test: $(VENV)/developing servers  ## the whole suite but for the faults, against real servers
-	$(BIN)/python -m pytest --ignore=tests/faults
+test: $(VENV)/developing servers  ## the whole suite, against real servers
+	$(BIN)/python -m pytest
 
 test-units: $(VENV)/developing  ## what needs no server
 	$(BIN)/python -m pytest --local-only --ignore=tests/faults
 
 faults: $(VENV)/developing servers  ## a busy fleet, and all that can happen to it; FLAGS="--faults-seed N" replays
 	$(BIN)/python -m pytest tests/faults tests/fuzz --faults $(FLAGS)
+
+soak: $(VENV)/developing servers  ## faults for an hour, or MINUTES=n; tables and a chart in .soak
+	$(BIN)/python -m pip install --quiet matplotlib
+	$(BIN)/python -m pytest tests/faults --soak $(MINUTES) -vv $(FLAGS)
 
 check: $(VENV)/developing  ## lint, types, imports
 	$(BIN)/ruff check .
@@ -37,4 +42,4 @@ $(VENV)/developing: requirements-dev.txt $(VENV)/installed
 	@touch $@
 
 clean:  ## remove what was made here
-	rm -rf $(VENV) .servers .demo build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .servers .demo .soak build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

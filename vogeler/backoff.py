@@ -15,11 +15,13 @@ from vogeler.errors import VogelerError
 
 log = logging.getLogger(__name__)
 
+LONGEST_S = 15.0  # between two attempts, by default
+
 
 class Backoff:
     """Delays in seconds: each drawn from [0.1 × d, d], where d doubles up to ``cap_s``."""
 
-    def __init__(self, first_s: float = 0.5, cap_s: float = 15.0, rng: random.Random | None = None):
+    def __init__(self, first_s: float = 0.5, cap_s: float = LONGEST_S, rng: random.Random | None = None):
         self._first_s = first_s
         self._cap_s = cap_s
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing

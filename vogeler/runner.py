@@ -17,7 +17,7 @@ from itertools import takewhile
 from typing import Any
 
 from vogeler import messages, targets
-from vogeler.backoff import Backoff
+from vogeler.backoff import LONGEST_S, Backoff
 from vogeler.errors import ExitCode, MessageError, StoreUnavailable, TransportError, TransportUnavailable
 from vogeler.messages import Command, Receipt, decode, encode
 from vogeler.messaging import Consumer, Transport
@@ -179,7 +179,7 @@ class Runner:
                 with closing(self._connect()) as transport:
                     receipts = transport.consume_receipts(command.id)
                     self._reconcile(command, tally)
-                    until = until.discovering(self._limits.discovery_s)  # the nodes come back as well
+                    until = until.discovering(max(self._limits.discovery_s, LONGEST_S))  # clients come back as well
                     if not self._listen(receipts, command, tally, until):
                         return
             except TransportError as error:

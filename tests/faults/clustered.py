@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.strict import StrictWorld
-from tests.faults.world import BACK_WITHIN_S
+from tests.faults.world import BACK_WITHIN_S, World
 from tests.servers.cluster import Cluster
 from tests.servers.couchdb import CouchServer
 from tests.servers.processes import Fleet
@@ -18,7 +17,7 @@ from tests.servers.rabbitmq import RabbitMQ
 from vogeler import topology
 
 
-class ClusterWorld(StrictWorld):
+class ClusterWorld(World):
     """A world that knows its cluster."""
 
     cluster: Cluster

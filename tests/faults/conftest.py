@@ -14,9 +14,9 @@ from typing import Any, Callable, Optional
 import pytest
 
 from tests.faults.clustered import ClusterWorld, cluster_world
-from tests.faults.engines import FleetWorld, MachineWorld, fleet_world, machine_world
-from tests.faults.wired import WiredWorld, wired_world
-from tests.faults.world import World
+from tests.faults.fleet import FleetWorld, fleet_world
+from tests.faults.machine import MachineWorld, machine_world
+from tests.faults.world import WORLDS, World
 from tests.servers.cluster import Cluster
 from tests.servers.couchdb import CouchServer
 from tests.servers.rabbitmq import RabbitMQ, running_rabbitmq
@@ -49,6 +49,7 @@ class Shared:
             self.end()
             clients = request.config.getoption("--faults-clients")
             made = self._open.enter_context(make(request.getfixturevalue("tmp_path"), chance, clients))
+            request.config.stash.setdefault(WORLDS, []).append(made)
             made.start()
             self._kind, self._world = str(request.fixturename), made
         try:
@@ -79,7 +80,7 @@ def broker_to_break() -> Iterator[RabbitMQ]:
 def world(
     request: pytest.FixtureRequest, shared: Shared, broker_to_break: RabbitMQ, couchdb_server: CouchServer
 ) -> Iterator[FleetWorld]:
-    """A fleet on RabbitMQ and CouchDB, under load."""
+    """A fleet on RabbitMQ and CouchDB whose connections a test can break, under load."""
     with shared.lend(request, partial(fleet_world, broker_to_break, couchdb_server)) as lent:
         yield lent
 
@@ -88,15 +89,6 @@ def world(
 def local_world(request: pytest.FixtureRequest, shared: Shared) -> Iterator[MachineWorld]:
     """A fleet of one machine, under load."""
     with shared.lend(request, machine_world) as lent:
-        yield lent
-
-
-@pytest.fixture
-def wired(
-    request: pytest.FixtureRequest, shared: Shared, broker_to_break: RabbitMQ, couchdb_server: CouchServer
-) -> Iterator[WiredWorld]:
-    """A fleet on RabbitMQ and CouchDB whose connections a test can break, under load."""
-    with shared.lend(request, partial(wired_world, broker_to_break, couchdb_server)) as lent:
         yield lent
 
 

@@ -7,18 +7,23 @@ import random
 
 import pytest
 
+from tests.faults.soak import TURN, Soak
+
 log = logging.getLogger(__name__)
 
-SHORT_CLIENTS = 4
+SHORT_CLIENTS, LONG_CLIENTS = 4, 20
 # The fixtures that are a fleet under load.
-WORLDS = ("local_world", "world", "wired", "clustered")
+KINDS = ("local_world", "world", "clustered")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults", "faults on a running fleet")
     group.addoption("--faults", action="store_true", help="all of them, and long ones")
     group.addoption("--faults-seed", type=int, help="replay: the number that a failure names (default: a new one)")
-    group.addoption("--faults-clients", type=int, help=f"how many clients (default: {SHORT_CLIENTS}, --faults: 20)")
+    group.addoption(
+        "--faults-clients", type=int, help=f"how many clients (default: {SHORT_CLIENTS}, or {LONG_CLIENTS})"
+    )
+    group.addoption("--soak", type=float, metavar="MINUTES", help="faults for so long, one after another, on one fleet")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,11 +31,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--faults-seed") is None:
         config.option.faults_seed = random.SystemRandom().randrange(10**6)
     if config.getoption("--faults-clients") is None:
-        config.option.faults_clients = 20 if config.getoption("--faults") else SHORT_CLIENTS
+        config.option.faults_clients = LONG_CLIENTS if _all(config) else SHORT_CLIENTS
+    if config.getoption("--soak"):
+        config.pluginmanager.register(Soak(config), "soak")
+
+
+def _all(config: pytest.Config) -> bool:
+    """Whether the long ones are run, too."""
+    return bool(config.getoption("--faults") or config.getoption("--soak"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--faults"):
+    if not _all(config):
         left_out = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
@@ -41,7 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _world_of(item: pytest.Item) -> str:
     """What the tests are sorted by: those of one kind of world in a row, so that they can share it."""
-    return next((name for name in WORLDS if name in getattr(item, "fixturenames", ())), "")
+    return next((name for name in KINDS if name in getattr(item, "fixturenames", ())), "")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -60,7 +72,7 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
     seed = request.config.getoption("--faults-seed")
     clients = request.config.getoption("--faults-clients")
     log.warning("replay with --faults-seed %d --faults-clients %d", seed, clients)  # shown where it fails
-    return random.Random(f"{seed} {request.node.nodeid}")
+    return random.Random(f"{seed} {request.config.stash.get(TURN, 0)} {request.node.nodeid}")
 
 
 @pytest.fixture

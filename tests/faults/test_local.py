@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.checker import BROKER, STORE
-from tests.faults.engines import MachineWorld
+from tests.faults.machine import MachineWorld
 from tests.servers.processes import wait_until
 
 NAMED_WITHIN_S = 60.0

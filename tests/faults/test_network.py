@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from tests.faults.checker import BROKER, STORE
-from tests.faults.network import BOTH, DOWN, UP, Link
-from tests.faults.wired import (
+from tests.faults.fleet import (
     BROKER_LINKS,
     CONNECT_TIMEOUT_S,
     STORE_LINKS,
     STORE_TIMEOUT_S,
     WE_NOTICE_WITHIN_S,
-    WiredWorld,
+    FleetWorld,
     said_by_all,
 )
+from tests.faults.network import BOTH, DOWN, UP, Link
 from tests.servers.processes import Daemon
 
 NOISE_S = 15.0  # a busy machine
@@ -48,52 +48,52 @@ def only_in_long(names: Sequence[str], *always: str) -> list[Any]:
 @pytest.mark.parametrize("names", [*PAIRS, ALL])
 @pytest.mark.parametrize("how", only_in_long([*CUTS], "cut"))
 def test_a_network_that_is_cut_is_noticed_at_once(
-    wired: WiredWorld, names: tuple[str, ...], how: str, long: bool
+    world: FleetWorld, names: tuple[str, ...], how: str, long: bool
 ) -> None:
     """Connections are reset, new ones too. All try again, not too often; after the end they are back in time."""
-    wired.moment_while_running()  # what is under way has a result when there is nobody to send it to
-    with wired.broken(*names) as links:
-        with said_by_all(concerned(wired, names), "retry", NOISE_S):
+    world.moment_while_running()  # what is under way has a result when there is nobody to send it to
+    with world.broken(*names) as links:
+        with said_by_all(concerned(world, names), "retry", NOISE_S):
             for link in links:
                 CUTS[how](link)
-        time.sleep(wired.chance.uniform(0, 20 if long else 1))  # it is away for so long
-    wired.prove(codes={BROKER, STORE})
-    assert wired.rushes(*names) == []
+        time.sleep(world.chance.uniform(0, 20 if long else 1))  # it is away for so long
+    world.prove(codes={BROKER, STORE})
+    assert world.rushes(*names) == []
 
 
 @pytest.mark.parametrize("names", [*PAIRS, ALL])
 @pytest.mark.parametrize("how", only_in_long([*SILENCES], "black-hole"))
-def test_a_silent_network_is_noticed_in_time(wired: WiredWorld, names: tuple[str, ...], how: str) -> None:
+def test_a_silent_network_is_noticed_in_time(world: FleetWorld, names: tuple[str, ...], how: str) -> None:
     """Connections stay, and nothing comes through: given up after the heartbeat or the timeout, not before the end."""
-    wired.moment_while_running()  # what is under way has a result when there is nobody to send it to
+    world.moment_while_running()  # what is under way has a result when there is nobody to send it to
     store_only = not set(names) & set(BROKER_LINKS)
     limit_s = STORE_TIMEOUT_S if store_only else WE_NOTICE_WITHIN_S
-    daemons = concerned(wired, names)
-    with wired.broken(*names) as links:
+    daemons = concerned(world, names)
+    with world.broken(*names) as links:
         with said_by_all(daemons, "retry", limit_s + NOISE_S):
             for link in links:
                 SILENCES[how](link)
         if not daemons:
             time.sleep(limit_s)  # runners: whoever began before has ended, or noticed
-    wired.prove(codes={BROKER, STORE}, slack_s=limit_s + CONNECT_TIMEOUT_S + NOISE_S)
-    assert wired.rushes(*names) == []
+    world.prove(codes={BROKER, STORE}, slack_s=limit_s + CONNECT_TIMEOUT_S + NOISE_S)
+    assert world.rushes(*names) == []
 
 
 @pytest.mark.parametrize("names", [*PAIRS, ALL])
 def test_a_network_that_loses_packets_is_slow_and_nothing_else(
-    wired: WiredWorld, names: tuple[str, ...], long: bool
+    world: FleetWorld, names: tuple[str, ...], long: bool
 ) -> None:
     """Of all portions some come 0.2 to 1 s late, and what is behind them, too. Nobody gives up; nothing is lost."""
-    wired.moment()
-    with wired.broken(*names) as links:
+    world.moment()
+    with world.broken(*names) as links:
         for link in links:
             link.lose(0.1)
         for _ in range(5 if long else 1):
-            wired.moment()
-    wired.prove()
+            world.moment()
+    world.prove()
 
 
-def concerned(wired: WiredWorld, names: Sequence[str]) -> list[Daemon]:
+def concerned(world: FleetWorld, names: Sequence[str]) -> list[Daemon]:
     """The daemons that use one of these links; runners end by themselves."""
-    clients = list(wired.clients.values()) if "clients" in names else []
-    return clients + (wired.servers if {"servers", "servers-store"} & set(names) else [])
+    clients = list(world.clients.values()) if "clients" in names else []
+    return clients + (world.servers if {"servers", "servers-store"} & set(names) else [])

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults import stored
 from tests.faults.checker import BROKER, SLACK_S, STORE
-from tests.faults.engines import FleetWorld
+from tests.faults.fleet import FleetWorld
 from tests.servers.couchdb import CouchServer
 from tests.servers.processes import wait_until
 from vogeler import topology

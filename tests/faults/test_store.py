@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults import stored
 from tests.faults.checker import STORE, DeadLetter
-from tests.faults.wired import STORE_LINKS, STORE_TIMEOUT_S, WiredWorld
+from tests.faults.fleet import STORE_LINKS, STORE_TIMEOUT_S, FleetWorld
 from tests.persistence.proxy import Exchange
 from tests.servers.processes import wait_until
 
@@ -79,51 +79,51 @@ def any_of(chance: random.Random) -> Callable[[Exchange], None]:
     return lambda exchange: chance.choice(kinds)(exchange)
 
 
-def until_noticed(wired: WiredWorld, times: int) -> None:
+def until_noticed(world: FleetWorld, times: int) -> None:
     """Until the servers have tried again so often in all."""
 
     def tried() -> int:
-        return sum(len(server.events("retry")) for server in wired.servers)
+        return sum(len(server.events("retry")) for server in world.servers)
 
     before = tried()
-    wait_until(lambda: tried() >= before + times, "the servers try again", wired.fleet.logs, 60.0)
+    wait_until(lambda: tried() >= before + times, "the servers try again", world.fleet.logs, 60.0)
 
 
 @pytest.mark.parametrize(
     "share", [pytest.param(1.0, marks=pytest.mark.long), pytest.param(0.2, marks=pytest.mark.long)]
 )
 @pytest.mark.parametrize("madness", [name for name in MADNESS if name != "late"])
-def test_a_store_that_answers_madness_for_a_while(wired: WiredWorld, madness: str, share: float) -> None:
+def test_a_store_that_answers_madness_for_a_while(world: FleetWorld, madness: str, share: float) -> None:
     """Always, or now and then. Nothing that it says makes a server give up a result, or store it twice."""
-    wired.moment()
-    with wired.answering(sometimes(MADNESS[madness], share, wired.chance)):
-        until_noticed(wired, 6)
-    wired.prove(codes={STORE}, slack_s=SETTLING_S)
+    world.moment()
+    with world.answering(sometimes(MADNESS[madness], share, world.chance)):
+        until_noticed(world, 6)
+    world.prove(codes={STORE}, slack_s=SETTLING_S)
 
 
-def test_a_store_that_answers_every_madness_there_is(wired: WiredWorld) -> None:
+def test_a_store_that_answers_every_madness_there_is(world: FleetWorld) -> None:
     """All of the above, mixed, at random; and some answers take a second."""
-    wired.moment()
-    with wired.answering(sometimes(any_of(wired.chance), 0.5, wired.chance)):
-        until_noticed(wired, 4)
-    wired.prove(codes={STORE}, slack_s=SETTLING_S)
+    world.moment()
+    with world.answering(sometimes(any_of(world.chance), 0.5, world.chance)):
+        until_noticed(world, 4)
+    world.prove(codes={STORE}, slack_s=SETTLING_S)
 
 
 @pytest.mark.long
-def test_what_the_store_finds_too_large_waits_among_the_dead_letters(wired: WiredWorld) -> None:
+def test_what_the_store_finds_too_large_waits_among_the_dead_letters(world: FleetWorld) -> None:
     """A limit that is too low for a while: the runners are told, and what is requeued after is stored."""
 
     def refused() -> list[DeadLetter]:
-        return [letter for letter in wired.dead_letters() if letter.message_id not in wired.poison.maybe]
+        return [letter for letter in world.dead_letters() if letter.message_id not in world.poison.maybe]
 
-    wired.moment()
-    with wired.answering(too_large_to_write):
-        wait_until(refused, "dead letters", wired.fleet.logs)
-        wired.moment()
-    wired.end_load()
+    world.moment()
+    with world.answering(too_large_to_write):
+        wait_until(refused, "dead letters", world.fleet.logs)
+        world.moment()
+    world.end_load()
     assert all("answers 413: document_too_large" in str(letter.reason) for letter in refused())
-    wired.fleet.admin("dead", "requeue", "--all")
-    wired.prove(codes={STORE}, slack_s=SETTLING_S)
+    world.fleet.admin("dead", "requeue", "--all")
+    world.prove(codes={STORE}, slack_s=SETTLING_S)
 
 
 def too_large_to_write(exchange: Exchange) -> None:
@@ -135,48 +135,58 @@ def too_large_to_write(exchange: Exchange) -> None:
 
 
 @pytest.mark.long
-def test_a_slow_store(wired: WiredWorld) -> None:
+def test_a_slow_store(world: FleetWorld) -> None:
     """Every answer takes 5 s: batches grow, and what a runner does not live to see is stored all the same."""
-    wired.moment()
+    world.moment()
 
     def slowly(exchange: Exchange) -> None:
         time.sleep(STORE_TIMEOUT_S - 3)
         exchange.pass_on()
 
-    with wired.answering(slowly):
+    with world.answering(slowly):
         time.sleep(60.0)  # it is slow for so long
-    wired.prove(codes={STORE}, slack_s=SETTLING_S)
+    world.prove(codes={STORE}, slack_s=SETTLING_S)
 
 
-def test_a_server_that_starts_before_the_store_and_finds_it_empty(wired: WiredWorld) -> None:
+@pytest.mark.long
+def test_a_store_that_is_away_for_minutes(world: FleetWorld, long: bool) -> None:
+    """Everybody goes on, the results wait in the broker, and the servers try again less and less often."""
+    world.moment()
+    with world.broken("servers-store") as (link,):
+        link.refuse()
+        time.sleep(180.0 if long else 30.0)  # it is away for so long
+    world.prove(codes={STORE}, slack_s=SETTLING_S)
+
+
+def test_a_server_that_starts_before_the_store_and_finds_it_empty(world: FleetWorld) -> None:
     """It takes results at once, says what it waits for, makes the databases, and has the results; a runner ends with 8."""
-    wired.end_load()
-    wired.couchdb.delete(wired.database)
-    with wired.broken(*STORE_LINKS) as links:
+    world.end_load()
+    world.couchdb.delete(world.database)
+    with world.broken(*STORE_LINKS) as links:
         for link in links:
             link.refuse()
-        for server in list(wired.servers):
-            wired.kill_server(server)
-        wired.again(wired.chance)
-        fresh = [wired.start_server(), wired.start_server()]
+        for server in list(world.servers):
+            world.kill_server(server)
+        world.again(world.chance)
+        fresh = [world.start_server(), world.start_server()]
         for server in fresh:
             assert "store unreachable" in server.wait_for("retry", 2)["message"]
-        asked = wired.runners.ask("quick", wired.nodes)
+        asked = world.runners.ask("quick", world.nodes)
         assert asked.exit_code == STORE
         assert "store unreachable" in asked.talk
     for server in fresh:
         server.wait_for("store")
     assert any("created database" in server.log for server in fresh)
-    wired.prove(codes={STORE}, slack_s=SETTLING_S)
+    world.prove(codes={STORE}, slack_s=SETTLING_S)
 
 
 @pytest.mark.long
-def test_a_database_that_is_deleted_under_a_running_server_is_made_again(wired: WiredWorld) -> None:
+def test_a_database_that_is_deleted_under_a_running_server_is_made_again(world: FleetWorld) -> None:
     """With all that was in it. The next results make the server set it up, and are not lost."""
-    wired.end_load()
-    wired.couchdb.delete(wired.database)
-    wired.again(wired.chance)
-    wired.fault_ended()
-    wait_until(lambda: any("created database" in server.log for server in wired.servers), "made again")
-    wired.prove(codes={STORE})
-    assert stored.read(wired.fleet.dbhost).records.keys() == set(wired.nodes)
+    world.end_load()
+    world.couchdb.delete(world.database)
+    world.again(world.chance)
+    world.fault_ended()
+    wait_until(lambda: any("created database" in server.log for server in world.servers), "made again")
+    world.prove(codes={STORE})
+    assert stored.read(world.fleet.dbhost).records.keys() == set(world.nodes)

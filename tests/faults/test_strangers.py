@@ -10,8 +10,8 @@ from contextlib import closing
 import pika
 import pytest
 
+from tests.faults.fleet import BROKER_NOTICES_WITHIN_S, FleetWorld, said_by_all
 from tests.faults.network import DOWN
-from tests.faults.wired import BROKER_NOTICES_WITHIN_S, WiredWorld, said_by_all
 from tests.servers.processes import wait_until
 from vogeler import topology
 from vogeler.errors import ExitCode
@@ -41,13 +41,13 @@ STRANGERS: list[tuple[bytes, str, str]] = [
 BOMB = (_BOMB, "gzip", "larger than")
 
 
-def publish_strangers(wired: WiredWorld, count: int) -> dict[str, str]:
+def publish_strangers(world: FleetWorld, count: int) -> dict[str, str]:
     """As fast as it goes; only the last one waits for the broker, which then has the others, too.
 
     What each reason has to say, by message id.
     """
     expected = {}
-    with closing(pika.BlockingConnection(pika.URLParameters(wired.broker.url(wired.vhost)))) as connection:
+    with closing(pika.BlockingConnection(pika.URLParameters(world.broker.url(world.vhost)))) as connection:
         channel = connection.channel()
         for number in range(count):
             body, encoding, expected[f"stranger-{number}"] = (
@@ -60,10 +60,10 @@ def publish_strangers(wired: WiredWorld, count: int) -> dict[str, str]:
     return expected
 
 
-def take_strangers_from_the_dead(wired: WiredWorld, expected: dict[str, str]) -> None:
+def take_strangers_from_the_dead(world: FleetWorld, expected: dict[str, str]) -> None:
     """Each is there, with its reason. They are dropped, as an operator would, so that the next test has none."""
     deadline_s = time.monotonic() + 30.0 + len(expected) / 500
-    with closing(wired.fleet.transport()) as transport, closing(transport.consume_dead()) as consumer:
+    with closing(world.fleet.transport()) as transport, closing(transport.consume_dead()) as consumer:
         while expected:
             assert time.monotonic() < deadline_s, f"{len(expected)} are missing: {list(expected)[:10]}"
             delivery = consumer.receive(1.0)
@@ -72,49 +72,49 @@ def take_strangers_from_the_dead(wired: WiredWorld, expected: dict[str, str]) ->
                 consumer.ack([delivery])
 
 
-def test_messages_that_are_not_ours_are_dead_letters_and_the_fleet_goes_on(wired: WiredWorld, long: bool) -> None:
+def test_messages_that_are_not_ours_are_dead_letters_and_the_fleet_goes_on(world: FleetWorld, long: bool) -> None:
     """Thousands, of every kind, on the results queue: each with its reason, and no result waits behind them for long."""
     count = 100_000 if long else 500
-    wired.moment()
-    with closing(wired.fleet.transport()) as transport:
+    world.moment()
+    with closing(world.fleet.transport()) as transport:
 
         def dead() -> int:
             return transport.depths()[topology.DEAD_QUEUE].messages
 
         before, started_s = dead(), time.monotonic()
-        expected = publish_strangers(wired, count)
+        expected = publish_strangers(world, count)
         published_s = time.monotonic()
-        wait_until(lambda: dead() >= before + count, "all are dead letters", wired.fleet.logs, 30.0 + count / 50)
+        wait_until(lambda: dead() >= before + count, "all are dead letters", world.fleet.logs, 30.0 + count / 50)
         ended_s = time.monotonic()
     log.warning("%d published in %.1f s, dead after %.1f s", count, published_s - started_s, ended_s - started_s)
-    take_strangers_from_the_dead(wired, expected)
-    wired.fault_ended()
-    wired.prove()
+    take_strangers_from_the_dead(world, expected)
+    world.fault_ended()
+    world.prove()
 
 
 @pytest.mark.long
-def test_the_second_client_of_a_name_says_so_and_ends(wired: WiredWorld) -> None:
+def test_the_second_client_of_a_name_says_so_and_ends(world: FleetWorld) -> None:
     """The first goes on, and does what is asked once."""
-    wired.moment()
-    node = wired.chance.choice(wired.nodes)
-    first = wired.clients[node]
-    second = wired.start_client(node)
-    wired.clients[node] = first
-    wired.ended_on_purpose.add(second)
+    world.moment()
+    node = world.chance.choice(world.nodes)
+    first = world.clients[node]
+    second = world.start_client(node)
+    world.clients[node] = first
+    world.ended_on_purpose.add(second)
     assert second.process.wait(30) == ExitCode.NAME_TAKEN
     assert f"another client runs as node '{node}'" in second.log
     assert second.events("accepted") == []
-    wired.fault_ended()
-    wired.prove()
+    world.fault_ended()
+    world.prove()
 
 
-def test_a_client_waits_until_the_broker_knows_that_its_old_connection_is_dead(wired: WiredWorld) -> None:
+def test_a_client_waits_until_the_broker_knows_that_its_old_connection_is_dead(world: FleetWorld) -> None:
     """The clients see the cut, the broker does not: to it each is still there. They don't take their ghost for another."""
-    wired.moment()
-    clients = list(wired.clients.values())
+    world.moment()
+    clients = list(world.clients.values())
     limit_s = BROKER_NOTICES_WITHIN_S + LONGEST_BACKOFF_S + NOISE_S
-    with said_by_all(clients, "ready", limit_s), wired.broken("clients") as (link,):
+    with said_by_all(clients, "ready", limit_s), world.broken("clients") as (link,):
         link.cut((DOWN,))
     assert all("another client runs as node" in daemon.log for daemon in clients)
-    wired.prove()
-    assert wired.rushes("clients") == []
+    world.prove()
+    assert world.rushes("clients") == []

@@ -9,7 +9,6 @@ the store can be traced to the one run of a plugin that made it, and whatever ra
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
@@ -75,6 +74,9 @@ class TruthLog:
         self.path.touch()
         self._script = folder / "truth.sh"
         self._script.write_text(_SCRIPT)
+        self._booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._runs: dict[str, PluginRun] = {}
+        self._read_bytes, self._lines = 0, 0
 
     def plugins_of(self, node: str) -> Path:
         """Make the folder of plugins of a node."""
@@ -93,7 +95,8 @@ class TruthLog:
 
     def runs(self) -> dict[str, PluginRun]:
         """Every run so far, by value."""
-        return _read(self.path.read_text().splitlines())
+        self._read_on()
+        return dict(self._runs)
 
     def running(self) -> list[PluginRun]:
         """Those that have begun and not ended; some may have been killed."""
@@ -101,18 +104,24 @@ class TruthLog:
 
     def count(self) -> int:
         """How many lines there are."""
-        return self.path.read_bytes().count(b"\n")
+        self._read_on()
+        return self._lines
 
+    def _read_on(self) -> None:
+        """What was written since the last time."""
+        with self.path.open("rb") as file:
+            file.seek(self._read_bytes)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._read_bytes += len(whole) + len(newline)
+        for line in whole.decode().splitlines():
+            self._lines += 1
+            self._take(line)
 
-def _read(lines: Iterable[str]) -> dict[str, PluginRun]:
-    booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    runs: dict[str, PluginRun] = {}
-    for line in lines:
+    def _take(self, line: str) -> None:
         event, node, key, value, client, pid, up = line.split()
-        at = booted_at + float(up)
+        at = self._booted_at + float(up)
         if event == "begin":
-            assert value not in runs, f"two runs made {value}"
-            runs[value] = PluginRun(node, key, value, int(client), int(pid), at)
+            assert value not in self._runs, f"two runs made {value}"
+            self._runs[value] = PluginRun(node, key, value, int(client), int(pid), at)
         else:
-            runs[value] = replace(runs[value], ended_at=at, failed=event == "failed")
-    return runs
+            self._runs[value] = replace(self._runs[value], ended_at=at, failed=event == "failed")

@@ -18,7 +18,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Optional
+
+import pytest
 
 from tests.faults import stored
 from tests.faults.checker import SLACK_S, DeadLetter, Seen, violations
@@ -34,6 +37,9 @@ from vogeler.units import parse_timestamp
 
 log = logging.getLogger(__name__)
 
+# All worlds that there were, for who looks on: soak.py.
+WORLDS = pytest.StashKey[list["World"]]()
+
 BACK_WITHIN_S = 30.0
 # In all, as they happen in any one second: the first two delays of the backoff are shorter than that.
 ATTEMPTS_A_DAEMON_A_SECOND = 3.0
@@ -43,6 +49,20 @@ _SETTLED_WITHIN_S = 40.0
 
 # Name of each queue → how many messages it has, handed out or not.
 Queues = Callable[[], Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What one proof was about: since the one before it.
+
+    ``back_s``: from the end of the fault until all were back; ``commands`` that runners sent; ``results`` of plugins
+    that ended well; ``rush``: attempts to connect in the worst second, of all that there have been.
+    """
+
+    back_s: float
+    commands: int
+    results: int
+    rush: int
 
 
 class World:
@@ -76,6 +96,7 @@ class World:
         self._server_count, self._runner_count = servers, runners
         self._store = store or fleet.dbhost
         self._held: dict[str, Held] = {}
+        self.proofs: list[Proof] = []
         self._settled: set[str] = set()  # values that an earlier proof was content with
         self._fault_ended_s = time.monotonic()
 
@@ -210,19 +231,37 @@ class World:
         codes: Collection[int] = (),
         slack_s: float = SLACK_S,
         suspects: Optional[Collection[str]] = None,
+        lossy: bool = False,
     ) -> None:
         """Fails unless everybody is back in time, and all is as it was promised.
 
         ``codes``: exit codes that a runner may have ended with because of the fault, as broker or store were away;
         ``slack_s``: at least as long as a server was frozen; ``suspects``: nodes that may be silent or unfinished, None
-        where it may be any. As in checker.Seen. Ends the load.
+        where it may be any. As in checker.Seen. ``lossy``: the broker has lost what it had. Ends the load.
         """
-        back_s = self.recovered()
-        log.warning("back %.1f s after the fault; %d attempts a second at most", back_s, self.attempts_a_second())
+        back_s, rush = self.recovered(), self.attempts_a_second()
+        log.warning("back %.1f s after the fault; %d attempts a second at most", back_s, rush)
         self.end_load()
         self._wait_content(codes, slack_s, suspects)
+        if not lossy:
+            self._wait_all_stored()
         found = [*self._unwell(), *self._left_in_queues(), *leaks(self._held, self.held()), *self._rushes()]
         assert not found, "\n".join(found) + "\n" + self.fleet.logs()
+        self.proofs.append(Proof(back_s, len(self.runners.asked), len(self._succeeded()), rush))
+
+    def _succeeded(self) -> set[str]:
+        """The values of plugins that ended well since the last proof."""
+        return {run.value for run in self.log.runs().values() if run.succeeded} - self._settled
+
+    def _wait_all_stored(self) -> None:
+        """Whatever a runner was told: a client that lives keeps what has run until the broker has it."""
+        lived = {run.value for run in self.log.runs().values() if run.client_pid not in self.killed}
+        ran = self._succeeded() & lived
+
+        def missing() -> set[str]:
+            return ran - {change["value"] for change in stored.read(self._store).history}
+
+        wait_until(lambda: not missing(), "all that ran is stored", lambda: f"{missing()}\n{self.fleet.logs()}")
 
     def recovered(self, within_s: float = BACK_WITHIN_S) -> float:
         """Seconds from the end of the fault until all nodes answer and all servers work; fails after too many."""
@@ -281,10 +320,14 @@ class World:
                 delivery = consumer.receive(0.3)
             return found
 
+    def pids(self) -> dict[str, int]:
+        """The daemons' processes, by name: ``server 0``, or the node's."""
+        servers = {f"server {number}": server for number, server in enumerate(self.servers)}
+        return {name: daemon.process.pid for name, daemon in {**servers, **self.clients}.items()}
+
     def held(self) -> dict[str, Held]:
         """What each process holds, by name."""
-        servers = {f"server {number}": server for number, server in enumerate(self.servers)}
-        return {name: held_by(daemon.process.pid) for name, daemon in {**servers, **self.clients}.items()}
+        return {name: held_by(pid) for name, pid in self.pids().items()}
 
     def attempts_a_second(self) -> int:
         """How often servers and clients together tried to connect, in the worst second."""
