@@ -69,6 +69,7 @@ class Soak:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of pytest's own, which runs each test once."""
         self._began_s = time.monotonic()
+        FOLDER.mkdir(exist_ok=True)
         seed = self._config.getoption("--faults-seed")
         deck = _shuffled(session.items, random.Random(seed))
         following: Optional[pytest.Item] = next(deck)
@@ -84,9 +85,11 @@ class Soak:
             proof = self._worlds()[-1].proofs[-1] if report.passed else None
             ended_s = self._age_s()
             self._faults.append(Fault(_plainly(report.nodeid), ended_s - report.duration, ended_s, proof))
+        if report.failed:  # at once: there may be hours to go
+            with (FOLDER / "failures.txt").open("a") as file:
+                file.write(f"== {report.nodeid}, {report.when}\n{report.longreprtext}\n")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        FOLDER.mkdir(exist_ok=True)
         table = "\n".join(_table(self._faults, self._age_s()))
         (FOLDER / "figures.md").write_text(table + "\n")
         (FOLDER / "faults.json").write_text(json.dumps([asdict(fault) for fault in self._faults], indent=1))

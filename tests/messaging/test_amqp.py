@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pika
@@ -255,6 +257,32 @@ def test_a_service_that_does_not_speak_amqp_is_called_that(words: bytes) -> None
     error = failure(f"amqp://127.0.0.1:{answering_port(words)}/")
     assert isinstance(error, TransportUnavailable)
     assert "does not speak AMQP" in str(error)
+
+
+@pytest.fixture
+def resetting_port() -> Iterator[int]:
+    """A port that resets every connection as soon as it is made, as a broker that goes, or a firewall."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield int(server.getsockname()[1])
+    server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    server.close()
+
+
+def test_a_connection_that_is_reset_at_any_moment_of_its_making_may_be_tried_again(resetting_port: int) -> None:
+    """Some of the many are reset between pika's looking and its asking who is on the other side: a ValueError of its."""
+    for _ in range(500):
+        assert isinstance(failure(f"amqp://127.0.0.1:{resetting_port}/"), TransportUnavailable)
 
 
 def test_a_silent_service_is_given_up_on_in_time(silent_port: int) -> None:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import random
 import ssl
 
@@ -43,7 +45,10 @@ def open_any(cluster: tuple[Url, ...], timeout_s: float, name: str) -> tuple[pik
 def _open(url: Url, timeout_s: float, name: str) -> pika.BlockingConnection:
     parameters = _parameters(url, timeout_s, name)
     with translated(str(url), "broker unreachable"):
-        return pika.BlockingConnection(parameters)
+        try:
+            return pika.BlockingConnection(parameters)
+        except ValueError as error:  # pika's, for a socket that was reset as soon as it was connected
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from error
 
 
 def _parameters(url: Url, timeout_s: float, name: str) -> pika.ConnectionParameters:
