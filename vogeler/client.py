@@ -9,6 +9,9 @@ broker think that the node is gone. The life of a command::
 
 Until it is acked it belongs to the broker, and comes again should this process die at any point. What
 has run stays in memory until the broker has confirmed it, however often the connection is lost.
+
+A value that is what was sent last is left out of the result, whose digest says which it is. It is sent
+after every connection, when a command asks for it in full, and once in a while.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from vogeler import __version__, messages, targets
 from vogeler.backoff import Backoff, keep_trying
 from vogeler.errors import MessageError, MessageTooLarge, NodeNameTaken, UsageError, VogelerError
 from vogeler.execute import Collected, collect
-from vogeler.messages import Command, Envelope, Heartbeat, Receipt, Result, decode, encode
+from vogeler.messages import OMITTED, Command, Envelope, Heartbeat, Receipt, Result, decode, digest_of, encode
 from vogeler.messaging import Consumer, Delivery, Transport
 from vogeler.plugins import Loaded, Plugin, unavailable_reason
 from vogeler.units import parse_timestamp, to_timestamp
@@ -52,6 +55,7 @@ class Job:
     expires_at: str | None = None  # on the wall clock: not to begin later
     run: str | None = None
     requested_by: str | None = None
+    full: bool = False  # the value is to be sent, whether it has changed or not
     delivery: Delivery | None = None  # the latest: after a reconnection the broker delivers it again
 
 
@@ -65,6 +69,11 @@ class Options:
     heartbeat_s: float = 60.0
     clock_skew_s: float = 300.0
     stop_timeout_s: float = 30.0
+    full_every_s: float = 6 * 3600.0
+
+
+# Of a command: a run asks a node twice where it wants the value in full after all.
+_Name = tuple[str, bool]
 
 
 class Client:
@@ -83,10 +92,11 @@ class Client:
         self._was_connected = False
         self._waiting: list[Job] = []
         self._running: dict[int, Job] = {}
-        self._by_run: dict[str, Job] = {}
-        self._answered: OrderedDict[str, None] = OrderedDict()
+        self._by_command: dict[_Name, Job] = {}
+        self._answered: OrderedDict[_Name, None] = OrderedDict()
         self._finished: queue.SimpleQueue[tuple[Job, Collected]] = queue.SimpleQueue()
         self._outbox: list[tuple[Job, Envelope]] = []
+        self._sent: dict[str, tuple[str, float]] = {}  # key → digest of the value that was sent last, and when
         self._seq = 0
         self._next_beat_s = 0.0
         self._pool = ThreadPoolExecutor(options.workers, thread_name_prefix="plugin")
@@ -130,6 +140,7 @@ class Client:
             self._consumer = consumer
             self._was_connected = True
             self._next_beat_s = 0.0
+            self._sent.clear()  # who knows what the broker has lost
             log.info("node %s is ready", self._options.node, extra={"event": "ready"})
             try:
                 while not self._stopping.is_set():
@@ -178,9 +189,9 @@ class Client:
             return
         if not targets.matches(command.targets, self._options.node, self._options.groups):
             consumer.ack([delivery])
-        elif command.id in self._by_run:
-            self._by_run[command.id].delivery = delivery
-        elif command.id in self._answered:
+        elif _name_of(command) in self._by_command:
+            self._by_command[_name_of(command)].delivery = delivery
+        elif _name_of(command) in self._answered:
             consumer.ack([delivery])
         else:
             self._answer(command, delivery, transport, consumer)
@@ -195,8 +206,9 @@ class Client:
             return
         delay_s = command.splay_s * _fraction(self._options.node + command.id)
         due_s = time.monotonic() + delay_s
-        job = Job(plugin, command.alias, due_s, command.expires_at, command.id, command.requested_by, delivery)
-        self._by_run[command.id] = job
+        asked = (command.id, command.requested_by, command.full)
+        job = Job(plugin, command.alias, due_s, command.expires_at, *asked, delivery)
+        self._by_command[_name_of(command)] = job
         self._waiting.append(job)
         detail = {"key": plugin.key, "timeout_s": plugin.timeout_s, "splay_s": round(delay_s, 3)}
         self._receipt(transport, command.id, stage, detail)
@@ -267,15 +279,16 @@ class Client:
                 transport.publish_result(envelope, self._options.node)
             except MessageTooLarge as error:
                 self._outbox[0] = (job, _without_value(envelope, error))
+                self._sent.pop(job.plugin.key, None)
                 raise
             self._outbox.pop(0)
             if job.run is not None:
                 self._settle(job, consumer)
 
     def _settle(self, job: Job, consumer: Consumer) -> None:
-        run = str(job.run)
-        del self._by_run[run]
-        self._answered[run] = None
+        name = (str(job.run), job.full)
+        del self._by_command[name]
+        self._answered[name] = None
         if len(self._answered) > _REMEMBERED_RUNS:
             self._answered.popitem(last=False)
         if job.delivery is not None:
@@ -300,10 +313,22 @@ class Client:
             requested_by=job.requested_by,
             exit_code=collected.exit_code,
             digest=collected.digest,
-            value=collected.value,
+            value=self._to_send(job, collected),
             error=collected.error,
             volatile=list(job.plugin.volatile) or None,
         )
+
+    def _to_send(self, job: Job, collected: Collected) -> Any:
+        """The value, or OMITTED where it is what was sent last, its volatile paths too."""
+        if collected.status != messages.OK:
+            return collected.value
+        whole = digest_of(collected.value) if job.plugin.volatile else str(collected.digest)
+        now_s = time.monotonic()
+        last, sent_s = self._sent.get(job.plugin.key, ("", 0.0))
+        if whole == last and not job.full and now_s - sent_s < self._options.full_every_s:
+            return OMITTED
+        self._sent[job.plugin.key] = whole, now_s
+        return collected.value
 
     def _next_seq(self) -> int:
         """The clock in microseconds, and on from the last number while the clock is set back by up to ``clock_skew``.
@@ -337,6 +362,7 @@ class Client:
 
     def _reload(self) -> None:
         self._reloading.clear()
+        self._sent.clear()
         self._plugins = self._load_plugins()
         self._schedule_all()
         self._next_beat_s = 0.0
@@ -357,6 +383,10 @@ class Client:
             "groups": list(self._options.groups),
             "plugins": [_offer(plugin) for plugin in self._plugins.plugins],
         }
+
+
+def _name_of(command: Command) -> _Name:
+    return command.id, command.full
 
 
 def _fitting(result: Result) -> Envelope:

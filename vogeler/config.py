@@ -126,6 +126,9 @@ class Settings:
     )
     groups: tuple[str, ...] = _setting("", _groups, "the groups this node is in, for -n group:NAME", ("client",))
     heartbeat: float = _setting("60s", _beat, "how often a client says that it is there", ("client",))
+    full_every: float = _setting(
+        "6h", parse_duration, "how often a value that has not changed is sent all the same", ("client",)
+    )
     workers: int = _setting("4", _count, "how many plugins may run at once on a node", ("client",))
     clock_skew: float = _setting(
         "5m", parse_duration, "how far a command or result may come from the future", ("client", "server")

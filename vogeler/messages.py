@@ -23,7 +23,7 @@ from vogeler.units import parse_timestamp, to_timestamp
 
 VERSION = 1
 CONTENT_TYPE = "application/json"
-COMPRESS_ABOVE_BYTES = 1024
+COMPRESS_ABOVE_BYTES = 256
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # unpacked
 MAX_ENVELOPE_BYTES = 16 * 1024 * 1024  # as sent: RabbitMQ's max_message_size, by default since 4.0
 
@@ -41,6 +41,16 @@ _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 MOST_CHARACTERS = 4096  # of a text: an alias, an error, who asked
 _KEY = re.compile(r"[^\W_][\w .:@+-]{0,127}")
+
+
+class _Omitted:
+    """The value of a result that does not carry it."""
+
+    def __repr__(self) -> str:
+        return "OMITTED"
+
+
+OMITTED: Any = _Omitted()
 
 
 @dataclass(frozen=True)
@@ -210,7 +220,8 @@ class Result:
     """Client → server: what a plugin gave. ``run`` and ``requested_by`` are null when by schedule.
 
     ``seq`` grows with every result of a node and orders them; ``digest`` is that of ``value``, without what is
-    at the paths below it that ``volatile`` names: globs with dots, as in leaves.py.
+    at the paths below it that ``volatile`` names: globs with dots, as in leaves.py. ``value`` is OMITTED where the
+    client believes that the store has it: the digest tells whether that is so.
     """
 
     TYPE: ClassVar[str] = "result"
@@ -287,8 +298,10 @@ def encode(message: Message) -> Envelope:
 
     Raises MessageError when it is larger than may be sent, or not JSON.
     """
-    content = {"v": VERSION, "type": message.TYPE}
-    content.update((f.name, getattr(message, f.name)) for f in fields(message))
+    content: dict[str, Any] = {"v": VERSION, "type": message.TYPE}
+    for name, value in vars(message).items():
+        if value is not OMITTED and (value is not None or name == "value"):  # a value may be null; else that is nothing
+            content[name] = value
     try:
         body = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
@@ -332,6 +345,10 @@ def decode(envelope: Envelope, *expected: type[Any]) -> Any:
                 raise MessageError(f"field {name!r} of a {cls.TYPE}: {error}", content) from None
         elif (spec.default is MISSING and spec.default_factory is MISSING) or name in ("id", "at"):
             raise MessageError(f"a {cls.TYPE} without the field {name!r}", content)
+    if cls is Result and "value" not in content and content["status"] == OK:
+        if content.get("digest") is None:
+            raise MessageError("a result with neither a value nor a digest", content)
+        content["value"] = OMITTED
     return cls(**{name: content[name] for name in known if name in content})
 
 

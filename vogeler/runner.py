@@ -31,6 +31,7 @@ UNFINISHED = "unfinished"  # accepted, and not done when the time was up
 
 _FINAL = frozenset({messages.STORED, messages.UNCHANGED, messages.FAILED, messages.UNAVAILABLE, messages.REFUSED})
 _DRAW_EVERY_S = 0.1
+_NAMES_AT_ONCE = 200  # in a command: every node that it is for reads them all
 _ASK_STORE_AFTER_S = 10.0  # without a receipt
 _CLOCKS_APART_S = 300.0  # at most, this machine's and the server's
 
@@ -53,16 +54,21 @@ class Tally:
 
     expected: dict[str, str | None] = field(default_factory=dict)  # node → when it was last heard
     answers: dict[str, Answer] = field(default_factory=dict)
+    wanted: set[str] = field(default_factory=set)  # nodes whose value was left out, and the store has another
+    asked_in_full: set[str] = field(default_factory=set)
 
     def take(self, receipt: Receipt) -> None:
         """Account for a receipt. In any order, any number of times; the first final one counts."""
         known = self.answers.get(receipt.node)
         if known is not None and (known.stage in _FINAL or receipt.stage == messages.ACCEPTED):
             return
-        detail = receipt.detail
+        detail, stage = receipt.detail, receipt.stage
+        if detail.get("wanted"):  # which is not the end of it
+            stage, detail = messages.ACCEPTED, {"key": detail.get("key")}
+            self.wanted |= {receipt.node} - self.asked_in_full
         self.answers[receipt.node] = Answer(
             receipt.node,
-            receipt.stage,
+            stage,
             detail.get("key"),
             detail.get("reason"),
             detail.get("duration_s"),
@@ -159,7 +165,7 @@ class Runner:
             if not self._send(command, transport):
                 return tally
             until = _Until.from_now(self._limits, command.splay_s)
-            lost = self._listen(receipts, command, tally, until)
+            lost = self._listen(receipts, transport, command, tally, until)
         if lost:
             self._listen_again(command, tally, until)
         self._reconcile(command, tally)
@@ -180,18 +186,19 @@ class Runner:
                     receipts = transport.consume_receipts(command.id)
                     self._reconcile(command, tally)
                     until = until.discovering(max(self._limits.discovery_s, LONGEST_S))  # clients come back as well
-                    if not self._listen(receipts, command, tally, until):
+                    if not self._listen(receipts, transport, command, tally, until):
                         return
             except TransportError as error:
                 log.warning("%s: still waiting", error, extra={"event": "retry"})
                 self._reconcile(command, tally)
 
-    def _listen(self, receipts: Consumer, command: Command, tally: Tally, until: _Until) -> bool:
+    def _listen(self, receipts: Consumer, transport: Transport, command: Command, tally: Tally, until: _Until) -> bool:
         """Take receipts until it is over. True when the connection was lost before."""
         told_s = time.monotonic()
         try:
             while not until.over(tally):
                 self._watch(tally)
+                self._ask_in_full(transport, command, tally)
                 if _take_waiting(receipts, tally, until):
                     told_s = time.monotonic()
                 elif time.monotonic() - told_s > _ASK_STORE_AFTER_S:
@@ -200,6 +207,14 @@ class Runner:
         except TransportUnavailable:
             return True
         return False
+
+    def _ask_in_full(self, transport: Transport, command: Command, tally: Tally) -> None:
+        """The same command once more, for the nodes that believed the store to have their value."""
+        for start in range(0, len(tally.wanted), _NAMES_AT_ONCE):
+            nodes = sorted(tally.wanted)[start : start + _NAMES_AT_ONCE]
+            self._send(replace(command, targets={"nodes": nodes}, full=True, splay_s=0.0), transport)
+            tally.asked_in_full.update(nodes)
+        tally.wanted.clear()
 
     def _reconcile(self, command: Command, tally: Tally) -> None:
         """Ask the store about the nodes that no receipt told the end of. Without it, the receipts have to do."""

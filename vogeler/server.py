@@ -188,12 +188,14 @@ class Server:
         """Receipts before the ack: should we die in between, they are sent again rather than never."""
         stored, receipts = [], []
         for entry, outcome in zip(written.entries, written.outcomes):
-            self.counts[outcome.stage if isinstance(entry.message, Result) else entry.message.TYPE] += 1
+            self.counts[_kind(entry.message, outcome)] += 1
             if outcome.refused:
                 run, node = getattr(entry.message, "run", None), entry.message.node
                 self._refuse(entry.delivery, str(outcome.reason), run, node, transport, consumer)
                 continue
             stored.append(entry.delivery)
+            if outcome.wanted:
+                log.info("%s: %s", entry.message.node, outcome.reason, extra={"event": "wanted"})
             if isinstance(entry.message, Result) and entry.message.run is not None:
                 receipts.append((entry.message.run, encode(_receipt(entry.message, outcome))))
         transport.publish_receipts(receipts)
@@ -272,10 +274,19 @@ def _set_up(store: Store, designs: Path | None) -> None:
     log.info("store: %s", store.ping(), extra={"event": "store"})
 
 
+def _kind(message: Storable, outcome: Outcome) -> str:
+    """What it is counted as."""
+    if not isinstance(message, Result):
+        return message.TYPE
+    return "wanted" if outcome.wanted else outcome.stage
+
+
 def _receipt(result: Result, outcome: Outcome) -> Receipt:
     detail: dict[str, object] = {"key": result.key, "duration_s": result.duration_s}
     if outcome.reason:
         detail["reason"] = outcome.reason[:1000]
+    if outcome.wanted:
+        detail["wanted"] = True
     return Receipt(str(result.run), result.node, outcome.stage, detail)
 
 

@@ -9,6 +9,9 @@ What may be missing is what somebody was told about: a successful run without a 
 of a runner (``failed``, ``refused``, ``silent``, ``unfinished``) for this node and alias, or a runner that said that it could
 not send or follow its command, or a dead letter that holds the value, or it was made for a client that was killed
 meanwhile; then the command is run again, and that run is looked at.
+
+The plugin ``steady`` always gives the same, of which the digest alone is sent: it has one change in the history of each node,
+and who is told that it is stored or unchanged finds it there.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any, Optional
 
 from tests.faults.load import Asked
 from tests.faults.stored import Document, Stored
-from tests.faults.truth import FAILING, PluginRun
+from tests.faults.truth import FAILING, STEADY, PluginRun, steady_value
 from vogeler.units import parse_timestamp
 
 # As docs/reference.rst has them.
@@ -62,6 +65,10 @@ class Seen:
     suspects: Optional[Collection[str]] = None
     changes: dict[tuple[str, str], list[Document]] = field(init=False, default_factory=lambda: defaultdict(list))
 
+    def changes_of_key(self, node: str, key: str) -> list[Document]:
+        """The history of one key."""
+        return [change for change in self.stored.history if (change["node"], change["key"]) == (node, key)]
+
     def __post_init__(self) -> None:
         for change in self.stored.history:
             self.changes[change["run"], change["node"]].append(change)
@@ -69,7 +76,7 @@ class Seen:
 
 def violations(seen: Seen) -> list[str]:
     """Everything that is not as it was promised, a line each."""
-    checks = (_invented, _twice, _records, _ran_again, _lost, _runners, _dead)
+    checks = (_invented, _twice, _unsteady, _records, _ran_again, _lost, _runners, _dead)
     return [line for check in checks for line in check(seen)]
 
 
@@ -77,15 +84,27 @@ def violations(seen: Seen) -> list[str]:
 
 
 def _invented(seen: Seen) -> Iterator[str]:
-    for change in seen.stored.history:
+    for change in _traceable(seen):
         run = seen.runs.get(change["value"])
         if run is None or not run.succeeded or (run.node, run.key) != (change["node"], change["key"]):
             yield f"in the history, but no plugin made it: {_described(change)}; the log says: {run}"
 
 
 def _twice(seen: Seen) -> Iterator[str]:
-    times = Counter(change["value"] for change in seen.stored.history)
+    times = Counter(change["value"] for change in _traceable(seen))
     yield from (f"{count} times in the history: {seen.runs.get(value)}" for value, count in times.items() if count > 1)
+
+
+def _traceable(seen: Seen) -> Iterator[Document]:
+    return (change for change in seen.stored.history if change["key"] != STEADY)
+
+
+def _unsteady(seen: Seen) -> Iterator[str]:
+    """What never changes has one change, its first."""
+    steady = [change for change in seen.stored.history if change["key"] == STEADY]
+    times = Counter(change["node"] for change in steady)
+    yield from (f"{count} times in the history: what is steady on {node}" for node, count in times.items() if count > 1)
+    yield from (f"not what is steady: {_described(c)}" for c in steady if c["value"] != steady_value(c["node"]))
 
 
 def _records(seen: Seen) -> Iterator[str]:
@@ -120,6 +139,7 @@ def _lost(seen: Seen) -> Iterator[str]:
     for run in sorted(seen.runs.values(), key=lambda run: run.begun_at):
         if (
             run.succeeded
+            and run.key != STEADY
             and run.value not in there
             and run.value not in seen.settled
             and not _died_with_its_client(run, there, seen)
@@ -185,7 +205,7 @@ def _runner(asked: Asked, seen: Seen) -> Iterator[str]:
 def _row(asked: Asked, node: str, row: dict[str, Any], seen: Seen) -> Iterator[str]:
     changes = seen.changes.get((asked.run or "", node), [])
     if row["stage"] in _ANSWERED:
-        if not changes:
+        if not (seen.changes_of_key(node, STEADY) if asked.alias == STEADY else changes):
             yield f"nothing of this run was stored on {node}"
     elif row["stage"] not in _NAMED:
         yield f"nothing explains the stage on {node}"

@@ -51,7 +51,7 @@ class Asked:
 def _in_turn(die: random.Random) -> Iterator[str]:
     """The aliases without end, each soon again: some tests wait for one."""
     while True:
-        yield from die.sample(("quick", "quick", "slow", "moody"), 4)
+        yield from die.sample(("quick", "quick", "steady", "slow", "moody"), 5)
 
 
 class Runners:

@@ -53,6 +53,12 @@ def invent(seen: Seen) -> None:
     del seen.runs["a1"]
 
 
+def store_steady_twice(seen: Seen) -> None:
+    seen.stored.history.extend({**change("a", "as ever on a", n, f"run{n}"), "key": "steady"} for n in (5, 6))
+    seen.stored.records["a"]["steady"] = "as ever on a"
+    seen.stored.records["a"]["vogeler"]["keys"]["steady"] = {"run": "run6"}
+
+
 def store_twice(seen: Seen) -> None:
     seen.stored.history.append(dict(seen.stored.history[0]))
 
@@ -125,6 +131,7 @@ def drop_reason(seen: Seen) -> None:
         (lose_value, ["lost without a word: a1", "nothing of this run was stored on a"]),
         (invent, ["in the history, but no plugin made it: a1"]),
         (store_twice, ["2 times in the history: a1", "run run1 had more than one effect on a"]),
+        (store_steady_twice, ["2 times in the history: what is steady on a"]),
         (run_twice, ["run run1 had more than one effect on a"]),
         (keep_old, ["the record of a holds a1 of run run1, not a2 of run run9"]),
         (forget_history, ["the record of a holds a1, of which the history knows nothing", "nothing of this run"]),

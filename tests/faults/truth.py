@@ -4,6 +4,8 @@ Each node has a folder of plugins with the same few aliases. All of them are one
 log of the whole fleet when it begins and another when it ends, each in one write to a file opened for appending, so
 that lines don't mix. What it prints is a value that no other run of any plugin prints. So whatever is found in
 the store can be traced to the one run of a plugin that made it, and whatever ran can be looked for in the store.
+
+One alias, ``steady``, prints the same on a node each time: what is in the store can't be traced, but is known.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ while [ -e "$HOLD" ]; do sleep 0.05; done
 case "$MOODY$$" in
 yes*[02468]) note failed; echo "$value" >&2; exit 3 ;;
 esac
-echo "$value"
+echo "${STEADY:-$value}"
 note end
 """
 
@@ -38,8 +40,14 @@ ALIASES: dict[str, dict[str, str]] = {
     "moody": {"MOODY": "yes"},  # every other run fails
     "patient": {},  # for what a test holds up
     "probe": {},
+    "steady": {},
 }
-FAILING = "moody"
+FAILING, STEADY = "moody", "steady"
+
+
+def steady_value(node: str) -> str:
+    """What ``steady`` prints there."""
+    return f"as ever on {node}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,15 @@ class TruthLog:
         folder = self._folder / "nodes" / node
         folder.mkdir(parents=True, exist_ok=True)
         for alias, environment in ALIASES.items():
-            variables = {"NODE": node, "KEY": alias, "LOG": self.path, "HOLD": self.hold_of(node, alias), **environment}
+            steady = {"STEADY": steady_value(node)} if alias == STEADY else {}
+            variables = {
+                **steady,
+                "NODE": node,
+                "KEY": alias,
+                "LOG": self.path,
+                "HOLD": self.hold_of(node, alias),
+                **environment,
+            }
             lines = [f"[{alias}]", f"name = {alias}", f"command = sh {self._script}", "result_format = string"]
             lines += [f"env.{name} = {value}" for name, value in variables.items()]
             (folder / f"{alias}.cfg").write_text("\n".join([*lines, ""]))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from typing import Optional
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from tests.persistence.examples import EARLIER, LATER, at, deep, heartbeat, held, result
 from vogeler import persistence
 from vogeler.leaves import record_leaves
-from vogeler.messages import FAILED, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Heartbeat, digest_of
+from vogeler.messages import FAILED, OMITTED, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Heartbeat, Result, digest_of
 from vogeler.persistence import Document, NodeSummary, Store
 from vogeler.units import to_timestamp
 
@@ -54,6 +55,49 @@ def test_the_statuses_of_some_nodes_are_those_that_there_are_by_name(store):
     asked = ["n007", "nobody", "n119", "n007", "n000"]
     assert list(store.statuses(asked)) == [store.status(node) for node in ("n000", "n007", "n119")]
     assert [status["_id"] for status in store.statuses(set(names))] == names
+
+
+def omitting(seq: int, value: object, **fields: object) -> Result:
+    return replace(result(seq, value, **fields), value=OMITTED)
+
+
+def test_a_value_that_is_left_out_is_the_stored_one_by_its_digest(store):
+    store.apply([result(1, ["bash"])], EARLIER)
+    record = store.record("web01")
+    assert stages(store.apply([omitting(2, ["bash"])], LATER)) == [UNCHANGED]
+    assert store.record("web01") == record
+    assert store.status("web01")["keys"]["rpms"]["run"] == "run-2"
+    assert changes(store) == [["bash"]]
+
+
+@pytest.mark.parametrize("stored", [None, ["zsh"]])
+def test_a_value_that_is_left_out_and_is_not_the_stored_one_is_wanted_and_no_check(store, stored):
+    """It has to be sent in full, and counts then, also under the number it had."""
+    if stored is not None:
+        store.apply([result(1, stored)], EARLIER)
+    record, checks = store.record("web01"), (store.status("web01") or {}).get("keys", {})
+    (outcome,) = store.apply([omitting(2, ["bash"])], LATER)
+    assert (outcome.stage, outcome.wanted, outcome.refused) == (FAILED, True, False)
+    assert "ask for it in full" in outcome.reason
+    assert store.record("web01") == record
+    assert store.status("web01")["heard_at"] == LATER
+    assert store.status("web01")["keys"] == checks
+    assert stages(store.apply([result(2, ["bash"])], LATER)) == [STORED]
+    assert store.record("web01")["rpms"] == ["bash"]
+
+
+def test_a_value_that_is_left_out_after_the_node_was_forgotten_is_wanted(store):
+    store.apply([result(1, ["bash"])], EARLIER)
+    assert store.forget("web01", "alice@ops1", LATER)
+    assert store.apply([omitting(2, ["bash"])], at(4_000_000))[0].wanted
+    assert store.record("web01") is None
+
+
+def test_a_value_that_is_left_out_leaves_the_volatile_paths_as_they_are(store):
+    store.apply([result(1, {"a": 1, "free": 5}, volatile=["free"])], EARLIER)
+    outcomes = store.apply([omitting(2, {"a": 1, "free": 6}, volatile=["free"])], LATER)
+    assert stages(outcomes) == [UNCHANGED]
+    assert store.record("web01")["rpms"] == {"a": 1, "free": 5}
 
 
 def test_an_equal_result_does_not_rewrite_the_record(store):

@@ -99,6 +99,15 @@ def test_an_overloaded_server_may_be_asked_again(status, kind):
     assert str(status) in found.message
 
 
+def test_a_stack_of_erlang_is_cut_to_a_line():
+    """As CouchDB gives for a view when its disk is full."""
+    reason = "{badmatch,{error,enospc}}\n" + " [{couch_btree,query_modify,4,[]}]\n" * 100
+    body = json.dumps({"error": "unknown_error", "reason": reason}).encode()
+    found = error_of(lambda exchange: exchange.reply(500, body))
+    assert found.message.endswith("answers 500: unknown_error, {badmatch,{error,enospc}}")
+    assert "disk full" in found.remedy
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [

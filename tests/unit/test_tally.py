@@ -34,6 +34,21 @@ def test_who_accepted_and_did_not_end_is_unfinished() -> None:
     assert made.missing() == ["a"]
 
 
+def test_a_value_that_is_wanted_is_not_the_end_of_it_however_often_that_is_said() -> None:
+    wanted = Receipt("run", "a", "failed", {"key": "k", "reason": "not stored", "wanted": True})
+    made = tally("a b", ("b", "stored"))
+    made.take(wanted)
+    assert (made.wanted, made.all_ended, made.missing()) == ({"a"}, False, ["a"])
+    assert stages(made) == {"a": "unfinished", "b": "stored"}
+    made.asked_in_full, made.wanted = made.wanted, set()
+    made.take(wanted)
+    assert made.wanted == set()
+    made.take(Receipt("run", "a", "stored"))
+    made.take(wanted)
+    assert stages(made) == {"a": "stored", "b": "stored"}
+    assert made.wanted == set()
+
+
 def test_nodes_that_nobody_knew_are_counted_too() -> None:
     assert stages(tally("", ("new", "accepted"), ("new", "stored"))) == {"new": "stored"}
 

@@ -70,6 +70,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
         settings.heartbeat,
         settings.clock_skew,
         settings.stop_timeout,
+        settings.full_every,
     )
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by some parents: exit codes of plugins would be lost
     client = Client(

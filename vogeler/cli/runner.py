@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NODES",
         help="all; a list of names, globs, group:NAME; or 'where EXPR'",
     )
+    parser.add_argument("--full", action="store_true", help="have values sent also where they have not changed")
     parser.add_argument("--show", action="store_true", help="print the values that are stored now")
     parser.add_argument("--no-wait", action="store_true", help="send the command, print the run's id, and leave")
     add_format(parser)
@@ -72,6 +73,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
             requested_by=requester(),
             expires_at=now(),  # the runner's, once it is sent
             splay_s=settings.splay,
+            full=arguments.full or arguments.no_wait,  # nobody is there to ask again where the store lacks a value
         )
         with Progress(command.alias) as progress:
             runner = Runner(

@@ -29,12 +29,14 @@ class Outcome:
     """What became of one message of a batch.
 
     ``stage``: ``stored``, ``unchanged``, ``failed`` or ``unavailable``, as in a receipt.
-    ``refused`` means that the store will never take it: it belongs to the dead letters.
+    ``refused`` means that the store will never take it: it belongs to the dead letters. ``wanted``: the value was left
+    out, and the store has none with that digest; it has to be sent in full.
     """
 
     stage: str
     reason: str | None = None
     refused: bool = False
+    wanted: bool = False
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from vogeler.urls import Url
 
 _PORTS = {"couch": 5984, "couchs": 6984}
 _COME_BACK = (408, 429)
+_REASON_CHARACTERS = 300  # of what may be a whole stack of Erlang
 _NONE: Mapping[str, str] = {}
 _REMEDIES = {
     401: "check the user and the password of the store's URL",
@@ -149,7 +150,7 @@ def _reason(content: bytes) -> tuple[str | None, str]:
     """``error`` and ``reason`` of CouchDB's error answer; (None, "") for anybody else's."""
     try:
         answer = json.loads(content)
-        return str(answer["error"]), str(answer.get("reason"))
+        return str(answer["error"]), str(answer.get("reason")).partition("\n")[0][:_REASON_CHARACTERS]
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         return None, ""
 
@@ -171,7 +172,8 @@ def _translated(where: str) -> Iterator[None]:
 def _from_status(where: str, status: int, code: str | None, reason: str) -> StoreError:
     if status in _COME_BACK or status >= 500:
         said = f": {code}, {reason}" if code else ""
-        return StoreUnavailable(f"the store at {where} answers {status}{said}")
+        remedy = "the log of CouchDB says more; is its disk full?" if status == 500 else None
+        return StoreUnavailable(f"the store at {where} answers {status}{said}", remedy)
     if code is None and status not in (401, 403, 413):  # those may come from a proxy in front
         return StoreUnavailable(f"{_not_couch(where)}: it answers {status}")
     return Refusal(f"the store at {where}", status, f"{code}, {reason}" if code else "without a reason")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from vogeler.leaves import without
-from vogeler.messages import FAILED, OK, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Heartbeat, Result, digest_of
+from vogeler.messages import FAILED, OK, OMITTED, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Heartbeat, Result, digest_of
 from vogeler.persistence import LATE, Document, Outcome, Storable, checks_of, stored_keys
 from vogeler.units import parse_timestamp, to_timestamp
 
@@ -193,7 +193,9 @@ class _Work:
         if not 0 <= result.seq <= _MAX_SEQ:
             return refused(f"seq {result.seq} is not between 0 and {_MAX_SEQ}")
         outcome = self._take_value(result) if result.status == OK else _ended(result)
-        if not outcome.refused:
+        if outcome.wanted:
+            self._touch_status()
+        elif not outcome.refused:
             self._note_check(result)
         return outcome
 
@@ -206,6 +208,9 @@ class _Work:
         late = stored is not None and result.seq <= self._newest_seq(result.key, stored)
         if stored is not None and stored.get("digest") == digest:
             return self._refresh(result, stored, late)
+        if result.value is OMITTED:
+            reason = f"the value of {result.key} is not stored, and was not sent: ask for it in full"
+            return Outcome(FAILED, reason, wanted=True)
         if _deeper_than(result.value, _MAX_DEPTH):
             return self._too_deep(result)
         stored_at = self._received_at if late else self._stored_after(stored)
@@ -223,7 +228,7 @@ class _Work:
 
     def _refresh(self, result: Result, stored: Document, late: bool) -> Outcome:
         """A result equal to the record: at most its volatile paths hold something else."""
-        if result.volatile and not late and self._record[result.key] != result.value:
+        if result.volatile and result.value is not OMITTED and not late and self._record[result.key] != result.value:
             if _deeper_than(result.value, _MAX_DEPTH):
                 return self._too_deep(result)
             self._record = self.changed_record = {**self._record, result.key: result.value}
