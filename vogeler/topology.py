@@ -2,7 +2,7 @@
 
 ::
 
-    vogeler.broadcast  topic   all | node.<name> | group.<name>  ─▶ vogeler.node.<name>
+    vogeler.broadcast  topic   all | node.<name> | group.<name>  ─▶ vogeler.node.<name>, or vogeler.spare.<name>
     vogeler.results    topic   result.<node>  ─▶ vogeler.results
                                dead.<node>    ─▶ vogeler.dead
     vogeler.dead       fanout                 ─▶ vogeler.dead
@@ -32,6 +32,11 @@ PROBE_KEY = "probe"  # bound by nobody: publishing to it proves the right to pub
 def node_queue(node: str) -> str:
     """The durable queue with one node's commands."""
     return f"vogeler.node.{node}"
+
+
+def spare_queue(node: str) -> str:
+    """The queue with one node's commands while its own is away with a member of the broker's cluster."""
+    return f"vogeler.spare.{node}"
 
 
 def node_key(node: str) -> str:

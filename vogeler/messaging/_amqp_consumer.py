@@ -72,6 +72,16 @@ class AmqpConsumer:
         self._channel.basic_consume(self._queue, self._on_delivery, exclusive=exclusive, auto_ack=auto_ack)
 
     @property
+    def queue(self) -> str:
+        """What is consumed here."""
+        return self._queue
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is here that is not acked yet."""
+        return not self._unacked and not self._ready
+
+    @property
     def channel(self) -> Any:
         """The channel, to declare and bind what is consumed here."""
         return self._channel

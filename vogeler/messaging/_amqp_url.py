@@ -47,6 +47,8 @@ def _open(url: Url, timeout_s: float, name: str) -> pika.BlockingConnection:
     with translated(str(url), "broker unreachable"):
         try:
             return pika.BlockingConnection(parameters)
+        except ssl.SSLError:  # of which one is a ValueError, too
+            raise
         except ValueError as error:  # pika's, for a socket that was reset as soon as it was connected
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from error
 

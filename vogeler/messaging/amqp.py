@@ -6,6 +6,7 @@ TransportUnavailable, open a new transport.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,13 +15,16 @@ import pika  # type: ignore[import-untyped]  # pika has no type information
 from pika import exceptions as pika_errors
 
 from vogeler import topology
-from vogeler.errors import NodeNameTaken, TransportError, UsageError
+from vogeler.errors import NodeNameTaken, TransportError, TransportUnavailable, UsageError
 from vogeler.messages import Envelope
 from vogeler.messaging import COMMANDS_PREFETCH, DEAD_PREFETCH, NODE_QUEUE_EXPIRES_S, SETUP_REMEDY, QueueDepth
 from vogeler.messaging._amqp_consumer import CLOSE_LIMIT_S, AmqpConsumer, answered, limited, properties_of
 from vogeler.messaging._amqp_errors import translated
+from vogeler.messaging._amqp_spare import SpareConsumer, is_away
 from vogeler.messaging._amqp_url import open_any
 from vogeler.urls import Url
+
+log = logging.getLogger(__name__)
 
 _EXCHANGES = {
     topology.BROADCAST_EXCHANGE: "topic",
@@ -42,6 +46,7 @@ _BINDINGS = (
 )
 # A classic queue lives on one cluster node and costs next to nothing: what it loses is repeated by the next run.
 _NODE_QUEUE = {"x-queue-type": "classic", "x-expires": int(NODE_QUEUE_EXPIRES_S * 1000)}
+_SPARE_QUEUE = {"x-queue-type": "classic", "x-expires": 3_600_000}
 _NAME_BYTES = 255  # of a queue or a routing key: AMQP 0-9-1, "short string"
 # All headers of a message must fit into one frame, 128 KiB by default.
 _CC_BYTES = 64 * 1024
@@ -50,14 +55,15 @@ _CC_BYTES = 64 * 1024
 def connect(cluster: tuple[Url, ...], timeout_s: float, name: str) -> AmqpTransport:
     """Open a connection to one member of the cluster, at most ``timeout_s`` for each tried."""
     connection, url = open_any(cluster, timeout_s, name)
-    return AmqpTransport(connection, url)
+    return AmqpTransport(connection, url, clustered=len(cluster) > 1)
 
 
 class AmqpTransport:
     """The Transport contract over one pika BlockingConnection."""
 
-    def __init__(self, connection: pika.BlockingConnection, url: Url) -> None:
+    def __init__(self, connection: pika.BlockingConnection, url: Url, clustered: bool) -> None:
         self._connection = connection
+        self._clustered = clustered
         self._where = str(url)
         self._confirmed: Any = None
         self._unconfirmed: Any = None
@@ -120,9 +126,43 @@ class AmqpTransport:
                 f"the node name {node!r} is too long for RabbitMQ: its queue would be {len(queue)} characters",
                 f"names of nodes end at {_NAME_BYTES - len(topology.node_queue(''))} characters",
             )
-        consumer = self._consumer(queue, (topology.RESULTS_EXCHANGE, topology.dead_key(node)))
+        if self._has_left_spare(node):
+            return self._spare(queue, node, groups)
+        consumer = self._consumer(queue, _dead_route(node))
+        try:
+            self._take_commands(consumer, node, groups, _NODE_QUEUE)
+        except TransportUnavailable as error:
+            if not is_away(error):
+                raise
+            log.warning("%s; %s stands in", error, topology.spare_queue(node), extra={"event": "spare"})
+            try:
+                return self._spare(queue, node, groups)
+            except NodeNameTaken:
+                raise
+            except TransportError:  # not for this login, or away as well
+                raise error from None
+        return consumer
+
+    def _has_left_spare(self, node: str) -> bool:
+        """Whether there is a spare queue from before, whose commands come first."""
+        with suppress(TransportError):
+            return self._clustered and self._passive("queue_declare", topology.spare_queue(node)) is not None
+        return False
+
+    def _spare(self, away: str, node: str, groups: tuple[str, ...]) -> AmqpConsumer:
+        """Commands by way of another queue."""
+        spare = SpareConsumer(
+            self._connection, self._where, topology.spare_queue(node), self._publish_safely, _dead_route(node)
+        )
+        self._take_commands(spare, node, groups, _SPARE_QUEUE)
+        spare.stand_in(away, topology.client_bindings(node, groups), self._once)
+        return spare
+
+    def _take_commands(
+        self, consumer: AmqpConsumer, node: str, groups: tuple[str, ...], arguments: dict[str, Any]
+    ) -> None:
         with translated(self._where):
-            consumer.channel.queue_declare(queue, durable=True, arguments=_NODE_QUEUE)
+            consumer.channel.queue_declare(consumer.queue, durable=True, arguments=arguments)
             try:
                 consumer.start(COMMANDS_PREFETCH, exclusive=True)
             except pika_errors.ChannelClosed as error:
@@ -130,8 +170,7 @@ class AmqpTransport:
                     raise _taken(node, self._where) from error
                 raise
             for key in topology.client_bindings(node, groups):
-                consumer.channel.queue_bind(queue, topology.BROADCAST_EXCHANGE, key)
-        return consumer
+                consumer.channel.queue_bind(consumer.queue, topology.BROADCAST_EXCHANGE, key)
 
     def consume_results(self, prefetch: int) -> AmqpConsumer:
         """Results and heartbeats, shared with every other server."""
@@ -227,6 +266,11 @@ class AmqpTransport:
         with suppress(TransportError), translated(self._where), limited(self._connection, CLOSE_LIMIT_S):
             if self._connection.is_open:
                 self._connection.close()
+
+
+def _dead_route(node: str) -> tuple[str, str]:
+    """What a node can't make sense of goes through the results' exchange, the only one that it may publish to."""
+    return topology.RESULTS_EXCHANGE, topology.dead_key(node)
 
 
 def _taken(node: str, where: str) -> NodeNameTaken:
