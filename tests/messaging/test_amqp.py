@@ -13,12 +13,14 @@ from typing import Any
 
 import pika
 import pytest
+from pika import exceptions as pika_errors
 
 from tests.messaging.conftest import LIMIT_S, body_of, eventually, message, next_body
 from tests.servers.rabbitmq import RabbitMQ
 from vogeler import messaging, topology
 from vogeler.errors import TransportError, TransportUnavailable, UsageError, VogelerError
 from vogeler.messaging import Transport
+from vogeler.messaging._amqp_consumer import limited
 
 SECRET = "pa55/w@rd:é"
 SECRET_IN_URL = "pa55%2Fw%40rd%3A%C3%A9"
@@ -283,6 +285,14 @@ def test_a_connection_that_is_reset_at_any_moment_of_its_making_may_be_tried_aga
     """Some of the many are reset between pika's looking and its asking who is on the other side: a ValueError of its."""
     for _ in range(500):
         assert isinstance(failure(f"amqp://127.0.0.1:{resetting_port}/"), TransportUnavailable)
+
+
+def test_a_limit_that_is_over_after_the_connection_was_lost_is_no_matter(amqp_url: str) -> None:
+    """Both have happened when a process that was frozen goes on: pika knows of the one, and our timer of the other."""
+    connection = pika.BlockingConnection(pika.URLParameters(amqp_url))
+    with pytest.raises(pika_errors.StreamLostError, match="as it was frozen"), limited(connection, 0.0):
+        connection._impl._terminate_stream(pika_errors.StreamLostError("as it was frozen"))
+        connection.process_data_events(1.0)
 
 
 def test_a_silent_service_is_given_up_on_in_time(silent_port: int) -> None:
