@@ -192,9 +192,7 @@ def limited(connection: pika.BlockingConnection, limit_s: float) -> Iterator[Non
     impl = connection._impl
 
     def give_up() -> None:
-        if (
-            impl._transport is not None
-        ):  # else the connection was lost while we were frozen, and pika is about to say so
+        if impl._transport is not None:  # else it was lost while we were frozen, and pika is about to say so
             impl._terminate_stream(pika_errors.StreamLostError(f"no answer within {limit_s:g} s"))
 
     timer = impl._adapter_call_later(limit_s, give_up) if connection.is_open else None
