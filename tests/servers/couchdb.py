@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import unquote, urlsplit
@@ -123,10 +124,19 @@ def couchdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CouchSe
         if os.environ.get("CI"):
             pytest.fail("pouchdb-server is not installed, and CI must not skip its tests")
         pytest.skip("pouchdb-server is not installed: run tests/servers/install")
-    server = _PouchServer(tmp_path_factory.mktemp("couchdb"))
+    with running_pouchdb(tmp_path_factory.mktemp("couchdb")) as server:
+        yield server
+
+
+@contextmanager
+def running_pouchdb(folder: Path) -> Iterator[CouchServer]:
+    """A pouchdb-server, running, and its end."""
+    server = _PouchServer(folder)
     server.start()
-    yield server
-    server.stop()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture
