@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from vogeler.errors import StoreError, StoreUnavailable
-from vogeler.persistence import Document, _merge, _pages
+from vogeler.persistence import Document, _pages
 from vogeler.persistence._couch_http import Couch, Refusal
+from vogeler.persistence._texts import to_json
 
 # Errors of one row of _bulk_docs that may be gone the next time; any other is a no for good.
 _ROW_TRANSIENT = frozenset({"internal_server_error", "unknown_error", "timeout", "error", "service_unavailable"})
 # Of a whole _bulk_docs request: some document in it is not JSON to CouchDB, or too large.
 _BODY_REFUSED = (400, 413)
+_FILTER_IDS = 100  # of more than that CouchDB would go through all documents: changes_doc_ids_optimization_threshold
 
 
 @dataclass
 class Rows:
-    """What was not written: the ids that somebody else wrote meanwhile, and those refused, with the reason."""
+    """What was not written: the ids that somebody else wrote meanwhile, and those refused, with the reason.
+
+    ``revs``: the new revision of each document that was.
+    """
 
     conflicts: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
+    revs: dict[str, str] = field(default_factory=dict)
 
     def of(self, names: Mapping[str, str], conflicts: bool = True) -> Rows:
         """The same under other names; without the conflicts where they are no matter."""
@@ -35,6 +41,13 @@ class Found:
 
     documents: dict[str, Document]
     deleted: set[str]
+
+    def replace(self, names: Iterable[str], found: Found) -> None:
+        """Take what was found later of these ids."""
+        for name in names:
+            self.documents.pop(name, None)
+        self.documents.update(found.documents)
+        self.deleted.update(found.deleted)
 
 
 class Database:
@@ -59,13 +72,28 @@ class Database:
         deleted = {row["key"] for row in rows if (row.get("value") or {}).get("deleted")}
         return Found({row["id"]: row["doc"] for row in rows if row.get("doc")}, deleted)
 
-    def write(self, documents: list[Document]) -> Rows:
+    def revisions(self, ids: Iterable[str]) -> dict[str, str]:
+        """The revision of each document that there is.
+
+        Much cheaper than to ask ``_all_docs``, which reads the documents for it. In a cluster one copy is asked,
+        which another member may be ahead of for a moment.
+        """
+        found, names = {}, list(ids)
+        for start in range(0, len(names), _FILTER_IDS):
+            filtered = {"doc_ids": names[start : start + _FILTER_IDS]}
+            answer = self._couch.call("post", self.name, "_changes", body=filtered, options={"filter": "_doc_ids"})
+            for row in self._changes(answer)["results"]:
+                if not row.get("deleted"):
+                    found[row["id"]] = row["changes"][0]["rev"]
+        return found
+
+    def write(self, documents: list[Document], encode: Callable[[Document], str] = to_json) -> Rows:
         """Write documents in one request, or in as few as the server takes them in. Each has a row of its own."""
         rows = Rows()
         texts: list[tuple[str, bytes]] = []
         for document in documents:
             try:
-                texts.append((document["_id"], _merge.to_json(document).encode()))
+                texts.append((document["_id"], encode(document).encode()))
             except (ValueError, RecursionError) as error:
                 rows.refused[document["_id"]] = f"not JSON: {error}"
         self._bulk(texts, rows)
@@ -159,11 +187,13 @@ class Database:
             raise StoreUnavailable(f"the store at {self._where} answered for {len(answers)} of {len(sent)} documents")
         for row in answers:
             error = row.get("error")
-            if error == "conflict":
+            if error is None:
+                rows.revs[row["id"]] = str(row.get("rev"))
+            elif error == "conflict":
                 rows.conflicts.add(row["id"])
             elif error in _ROW_TRANSIENT:
                 raise StoreUnavailable(f"the store at {self._where} could not write {row['id']}: {_said(row)}")
-            elif error is not None:
+            else:
                 rows.refused[row["id"]] = f"the store at {self._where} refuses {row['id']}: {_said(row)}"
 
     def _rows(self, answer: Any) -> list[Document]:

@@ -11,7 +11,6 @@ clocks of several servers say, and whichever of them dies between writing histor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -19,6 +18,7 @@ from urllib.parse import quote
 from vogeler.leaves import without
 from vogeler.messages import FAILED, OK, OMITTED, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Heartbeat, Result, digest_of
 from vogeler.persistence import LATE, Document, Outcome, Storable, checks_of, stored_keys
+from vogeler.persistence._texts import plain
 from vogeler.units import parse_timestamp, to_timestamp
 
 SCHEMA = 1
@@ -71,6 +71,25 @@ def merge(
     if status is None and work.changed_status is not None and forgotten_at is not None:
         history.insert(0, _returned(node, forgotten_at, received_at))
     return Merged(work.changed_record, work.changed_status, history, outcomes, held)
+
+
+def may_change(messages: Iterable[Storable]) -> bool:
+    """Whether these messages may change any record. If not, the record of their node is not looked at."""
+    return any(isinstance(message, Result) and message.status == OK for message in messages)
+
+
+def may_rewrite(record: Document | None, messages: Iterable[Storable]) -> bool:
+    """Whether these messages may change the record of their node. If not, no value in it is looked at.
+
+    That a result is equal to what is stored, its digest says; only what is volatile may differ then.
+    """
+    digests = {key: about.get("digest") for key, about in stored_keys(record or {}).items()}
+    return any(
+        isinstance(message, Result)
+        and message.status == OK
+        and (message.volatile or message.digest is None or digests.get(message.key) != message.digest)
+        for message in messages
+    )
 
 
 def corrected(merged: Merged, existing: Mapping[str, Document]) -> list[Document]:
@@ -148,14 +167,6 @@ def id_prefix(node: str, event: str) -> str:
     return f"{node}::{event}:"
 
 
-def to_json(document: Document) -> str:
-    """The JSON text of a document, in ASCII: half a surrogate pair, which UTF-8 can't hold, stays what it was.
-
-    Raises ValueError or RecursionError for what JSON can't hold.
-    """
-    return json.dumps(document, separators=(",", ":"), allow_nan=False)
-
-
 class _Work:
     """One node's documents while its messages are merged into them: copied when first changed."""
 
@@ -228,7 +239,8 @@ class _Work:
 
     def _refresh(self, result: Result, stored: Document, late: bool) -> Outcome:
         """A result equal to the record: at most its volatile paths hold something else."""
-        if result.volatile and result.value is not OMITTED and not late and self._record[result.key] != result.value:
+        sent = result.volatile and result.value is not OMITTED
+        if sent and not late and plain(self._record[result.key]) != result.value:
             if _deeper_than(result.value, _MAX_DEPTH):
                 return self._too_deep(result)
             self._record = self.changed_record = {**self._record, result.key: result.value}

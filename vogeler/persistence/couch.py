@@ -20,8 +20,10 @@ from urllib.parse import unquote
 from vogeler.errors import StoreUnavailable, UsageError
 from vogeler.leaves import Scalar, plain
 from vogeler.persistence import Document, NodeSummary, Outcome, Storable, _couch_design, _merge, _prune
+from vogeler.persistence._couch_copies import CopiedDatabase
 from vogeler.persistence._couch_database import Database, Found, Rows
 from vogeler.persistence._couch_http import Couch, Refusal
+from vogeler.persistence._texts import Texts, is_whole, with_value
 from vogeler.urls import Url
 
 DEFAULT_DATABASE = "system_records"
@@ -31,6 +33,7 @@ _PAGE = 500
 _DOCUMENTS_PAGE = 50  # of whole records and changes, which may be large
 _ROWS_PAGE = 5000  # of rows without documents
 _LAST = "\U0010ffff"  # comes after whatever else a path may have in its place
+_COPIES_BYTES = 64_000_000  # of records; a quarter of that of status documents
 _POLL_S = 0.5
 _QUIET_S = 1.0
 _TRIES = 30
@@ -56,8 +59,8 @@ class CouchStore:
     def __init__(self, couch: Couch, database: str, where: str) -> None:
         self._couch = couch
         self._where = where
-        self._records = Database(couch, database, where)
-        self._status = Database(couch, f"{database}_status", where)
+        self._records = CopiedDatabase(Database(couch, database, where), _COPIES_BYTES)
+        self._status = CopiedDatabase(Database(couch, f"{database}_status", where), _COPIES_BYTES // 4)
         self._history = Database(couch, f"{database}_history", where)
 
     def setup(self, designs: Path | None = None) -> list[str]:
@@ -101,36 +104,36 @@ class CouchStore:
 
     def record(self, node: str) -> Document | None:
         """The node's document, with CouchDB's ``_rev``, or None."""
-        return self._records.read([node]).documents.get(node)
+        return self._records.database.read([node]).documents.get(node)
 
     def status(self, node: str) -> Document | None:
         """The node's status document, with CouchDB's ``_rev``, or None."""
-        return self._status.read([node]).documents.get(node)
+        return self._status.database.read([node]).documents.get(node)
 
     def statuses(self, nodes: Collection[str]) -> Iterator[Document]:
         """The status documents, with CouchDB's ``_rev``, read in pages."""
-        return _read(self._status, nodes)
+        return _read(self._status.database, nodes)
 
     def records(self, nodes: Collection[str] | None = None) -> Iterator[Document]:
         """The records, with CouchDB's ``_rev``, by name, read in pages."""
         if nodes is None:
-            rows = self._records.pages(_DOCUMENTS_PAGE, "_all_docs", include_docs=True)
+            rows = self._records.database.pages(_DOCUMENTS_PAGE, "_all_docs", include_docs=True)
             yield from (row["doc"] for row in rows if not row["id"].startswith("_"))
             return
-        yield from _read(self._records, nodes)
+        yield from _read(self._records.database, nodes)
 
     def leaves(self, prefix: str, exact: bool = False) -> Iterator[tuple[str, str, Scalar]]:
         """From the view, path by path; at each node by node, read in pages."""
         last = prefix if exact else prefix + _LAST
         view = ("_design", "leaves", "_view", "leaves")
-        rows = self._records.pages_of_repeated(_ROWS_PAGE, *view, startkey=prefix, endkey=last)
+        rows = self._records.database.pages_of_repeated(_ROWS_PAGE, *view, startkey=prefix, endkey=last)
         for (path, node), same in groupby(rows, key=lambda row: (row["key"], row["id"])):
             values = (plain(row["value"]) for row in same)
             yield from ((path, node, value) for _, value in {(type(v), v): v for v in values}.items())
 
     def nodes(self) -> Iterator[NodeSummary]:
         """Every node, in CouchDB's order of names, read in pages."""
-        for row in self._status.pages(_PAGE, "_design", "vogeler", "_view", "nodes"):
+        for row in self._status.database.pages(_PAGE, "_design", "vogeler", "_view", "nodes"):
             yield NodeSummary.of({**row["value"], "_id": row["key"]})
 
     def history(self, node: str, key: str | None = None) -> Iterator[Document]:
@@ -199,7 +202,7 @@ class CouchStore:
         for attempt in range(_TRIES):
             _pause(attempt)
             record, status = self.record(node), self.status(node)
-            found = ((self._records, record), (self._status, status))
+            found = ((self._records.database, record), (self._status.database, status))
             doomed = [(database, document) for database, document in found if document is not None]
             if not doomed:
                 return known
@@ -218,7 +221,7 @@ class CouchStore:
 
     def _try(self, todo: dict[str, list[Storable]], received_at: str) -> _Tried:
         """Read, merge, write: history before record before status."""
-        records, statuses = self._records.read(todo), self._status.read(todo)
+        records, statuses = self._found(todo)
         forgotten_at = self._forgotten_at(records, statuses)
         merged = {
             node: _merge.merge(
@@ -231,22 +234,37 @@ class CouchStore:
             )
             for node, messages in todo.items()
         }
-        tried = _Tried(merged)
-        self._write_history(tried)
-        tried.note(self._records.write([work.record for work in tried.left() if work.record is not None]))
-        tried.note(self._status.write([work.status for work in tried.left() if work.status is not None]))
+        tried, texts = _Tried(merged), Texts()
+        self._write_history(tried, texts)
+        tried.note(self._records.write([work.record for work in tried.left() if work.record is not None], texts))
+        tried.note(self._status.write([work.status for work in tried.left() if work.status is not None], texts))
+        self._records.drop(tried.conflicts)
+        self._status.drop(tried.conflicts)
         return tried
 
-    def _write_history(self, tried: _Tried) -> None:
+    def _found(self, todo: dict[str, list[Storable]]) -> tuple[Found, Found]:
+        """Record and status of each node; where it does not matter, without the values of the record.
+
+        A copy of a record is compared with the record's revision, which tells whatever happened to it. That of a
+        status is not, if only the status is written: then it is a conflict if it was old.
+        """
+        asked = [node for node, messages in todo.items() if node not in self._status or _merge.may_change(messages)]
+        records = self._records.find(asked, check=asked)
+        rewriting = {node for node in asked if _merge.may_rewrite(records.documents.get(node), todo[node])}
+        partial = [node for node, record in records.documents.items() if node in rewriting and not is_whole(record)]
+        records.replace(partial, self._records.read(partial))
+        return records, self._status.find(todo, check=rewriting)
+
+    def _write_history(self, tried: _Tried, texts: Texts) -> None:
         """What is there already stays as it is, unless the record took another way since it was written."""
         changes = {change["_id"]: change for work in tried.merged.values() for change in work.history}
         nodes = {name: change["node"] for name, change in changes.items()}
-        rows = self._history.write(list(changes.values()))
+        rows = self._history.write(list(changes.values()), texts.change)
         tried.note(rows.of(nodes, conflicts=False))
         if rows.conflicts:
             existing = self._history.read(sorted(rows.conflicts)).documents
             anew = [change for work in tried.left() for change in _merge.corrected(work, existing)]
-            tried.note(self._history.write(anew).of(nodes))
+            tried.note(self._history.write(anew, texts.change).of(nodes))
 
     def _forgotten_at(self, records: Found, statuses: Found) -> Mapping[str, str]:
         """When the nodes whose documents were deleted were last forgotten."""
@@ -273,7 +291,7 @@ class CouchStore:
     # --- databases and design documents -----------------------------------------------------------
 
     def _databases(self) -> tuple[str, str, str]:
-        return self._records.name, self._status.name, self._history.name
+        return self._records.database.name, self._status.database.name, self._history.name
 
     def _create(self, database: str) -> bool:
         """Whether the database had to be made. Asks first: only an administrator may try to make one."""
@@ -361,7 +379,7 @@ def _is_history(document: Document) -> bool:
 
 def _change(document: Document) -> Document:
     """A history document as every store gives it: without CouchDB's, with what older ones lack."""
-    change = {name: value for name, value in document.items() if name != "_rev"}
+    change = {name: value for name, value in with_value(document).items() if name != "_rev"}
     return {"stored_at": change.get("changed_at"), **change}
 
 

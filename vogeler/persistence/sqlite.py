@@ -19,6 +19,7 @@ from vogeler.errors import StoreError, StoreUnavailable, UsageError
 from vogeler.leaves import Scalar
 from vogeler.persistence import Document, NodeSummary, Outcome, Storable, _merge, _pages, _prune, _sqlite_leaves
 from vogeler.persistence._sqlite_schema import APPLICATION_ID, MIGRATIONS, SCHEMA, VERSION
+from vogeler.persistence._texts import to_json
 from vogeler.urls import Url
 
 _PAGE = 500
@@ -299,10 +300,10 @@ class SqliteStore:
         for change in merged.history:
             self._add_history(change)
         if merged.record is not None:
-            self._connection.execute("REPLACE INTO records VALUES (?, ?)", (node, _merge.to_json(merged.record)))
+            self._connection.execute("REPLACE INTO records VALUES (?, ?)", (node, to_json(merged.record)))
             _sqlite_leaves.update(self._connection, node, record, merged.record)
         if merged.status is not None:
-            self._connection.execute("REPLACE INTO status VALUES (?, ?)", (node, _merge.to_json(merged.status)))
+            self._connection.execute("REPLACE INTO status VALUES (?, ?)", (node, to_json(merged.status)))
         return merged.outcomes
 
     def _forgotten_at(self, node: str) -> str | None:
@@ -313,7 +314,7 @@ class SqliteStore:
 
     def _add_history(self, change: Document) -> None:
         names = ("_id", "node", "key", "seq", "stored_at", "changed_at")
-        values = [*(change[name] for name in names), "late" in change, _merge.to_json(change)]
+        values = [*(change[name] for name in names), "late" in change, to_json(change)]
         self._connection.execute(
             "INSERT OR IGNORE INTO history (id, node, key, seq, stored_at, changed_at, late, body)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
