@@ -210,7 +210,7 @@ class Intake:
         finally:
             self._server.signal(signal.SIGCONT)
         while receipts.receive(30.0) is None:
-            _say("waiting")
+            _say(f"waiting: {transport.depths()}")
         took_s = time.monotonic() - began_s
         receipts.close()
         self._rates[case].append(len(results) / took_s)
@@ -222,18 +222,16 @@ class Intake:
         """Until the broker has them all; the server holds at most its prefetch of them."""
         with closing(pika.BlockingConnection(pika.URLParameters(self._broker.url("intake")))) as connection:
             channel = connection.channel()
+            channel.confirm_delivery()  # what is not confirmed may be lost
             for envelope in results:
                 key = queue if not exchange else topology.result_key("bench")
                 channel.basic_publish(exchange, key, envelope.body, properties_of(envelope))
-            channel.close()
-            channel = connection.channel()
 
             def there() -> bool:
                 waiting = channel.queue_declare(queue, passive=True).method.message_count
                 return bool(waiting + PREFETCH >= len(results))
 
             wait_until(there, "the results are in the queue")
-            time.sleep(0.3)  # for the broker, to write what it has confirmed to itself
 
     def _asked(self) -> Optional[int]:
         """How many requests CouchDB has served; None: it does not say."""
