@@ -41,7 +41,7 @@ import pika
 import psutil
 
 from tests.servers.couchdb import VARIABLE, CouchServer, running_pouchdb
-from tests.servers.processes import Daemon, Fleet, wait_until
+from tests.servers.processes import Daemon, Fleet
 from tests.servers.rabbitmq import RabbitMQ, running_rabbitmq
 from vogeler import messages, topology
 from vogeler.messages import Envelope, Result, decode, digest_of, encode
@@ -50,7 +50,7 @@ from vogeler.messaging._amqp_consumer import properties_of
 
 FLOOR_BATCHES = (25, 50, 100)
 ACK_EVERY = 100
-PREFETCH = 300
+PREFETCH = 1000
 FLOOR_QUEUE = "floor"
 Case = list[Envelope]
 
@@ -204,7 +204,7 @@ class Intake:
         receipts = transport.consume_receipts(run)
         self._server.signal(signal.SIGSTOP)
         try:
-            self._publish(results, topology.RESULTS_EXCHANGE, topology.RESULTS_QUEUE)
+            self._publish(results, topology.RESULTS_EXCHANGE, topology.result_key("bench"))
             before, requests = self._spent(), self._asked()
             began_s = time.monotonic()
         finally:
@@ -218,20 +218,13 @@ class Intake:
         if requests is not None:
             self._requests[case].append(((self._asked() or 0) - requests) / len(results))
 
-    def _publish(self, results: Case, exchange: str, queue: str) -> None:
-        """Until the broker has them all; the server holds at most its prefetch of them."""
+    def _publish(self, results: Case, exchange: str, key: str) -> None:
+        """Until the broker has them all."""
         with closing(pika.BlockingConnection(pika.URLParameters(self._broker.url("intake")))) as connection:
             channel = connection.channel()
             channel.confirm_delivery()  # what is not confirmed may be lost
             for envelope in results:
-                key = queue if not exchange else topology.result_key("bench")
                 channel.basic_publish(exchange, key, envelope.body, properties_of(envelope))
-
-            def there() -> bool:
-                waiting = channel.queue_declare(queue, passive=True).method.message_count
-                return bool(waiting + PREFETCH >= len(results))
-
-            wait_until(there, "the results are in the queue")
 
     def _asked(self) -> Optional[int]:
         """How many requests CouchDB has served; None: it does not say."""

@@ -1,4 +1,7 @@
-"""When is a batch due? By count, bytes or age, whichever comes first. Pure: the clock is passed in."""
+"""When is a batch due? By count, bytes or age, whichever comes first. Pure: the clock is passed in.
+
+And how large may it be, so that nobody waits long for the one before?
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ Item = TypeVar("Item")
 
 
 class Batch(Generic[Item]):
-    """Items that wait to be stored together."""
+    """Items that wait to be stored together. ``max_count`` may be changed at any time."""
 
     def __init__(self, max_count: int, max_bytes: int, max_age_s: float):
-        self._max_count = max_count
+        self.max_count = max_count
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
         self._items: deque[tuple[Item, int]] = deque()
@@ -33,14 +36,17 @@ class Batch(Generic[Item]):
         """Seconds until it is due, 0.0 when it is; None when it is empty."""
         if not self._items:
             return None
-        full = len(self._items) >= self._max_count or self._bytes >= self._max_bytes
-        return 0.0 if full else max(0.0, self._oldest_at_s + self._max_age_s - now_s)
+        return 0.0 if self.is_full() else max(0.0, self._oldest_at_s + self._max_age_s - now_s)
+
+    def is_full(self) -> bool:
+        """Whether it is due however old it is."""
+        return len(self._items) >= self.max_count or self._bytes >= self._max_bytes
 
     def take(self) -> list[Item]:
         """The oldest items, as many as the limits allow and at least one; what is left stays due as it was."""
         taken: list[Item] = []
         taken_bytes = 0
-        while self._items and len(taken) < self._max_count:
+        while self._items and len(taken) < self.max_count:
             size_bytes = self._items[0][1]
             if taken and taken_bytes + size_bytes > self._max_bytes:
                 break
@@ -48,3 +54,19 @@ class Batch(Generic[Item]):
             taken_bytes += size_bytes
         self._bytes -= taken_bytes
         return taken
+
+
+class Pace:
+    """How many items are stored in a time, as the last batches show: ``count``, between ``least`` and ``most``."""
+
+    def __init__(self, within_s: float, least: int, most: int):
+        self._within_s = within_s
+        self._least = min(least, most)
+        self._most = most
+        self.count = self._least
+
+    def note(self, count: int, took_s: float) -> None:
+        """A batch of so many was stored. A small one that took little time says nothing of large ones."""
+        if took_s > self._within_s or count >= self.count:
+            fitting = min(int(count * self._within_s / max(took_s, 1e-6)), 2 * self.count)
+            self.count = max(self._least, min(self._most, fitting))

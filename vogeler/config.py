@@ -137,8 +137,8 @@ class Settings:
         "30s", parse_duration, "how long a stopping daemon lets what runs finish", ("client", "server")
     )
 
-    prefetch: int = _setting("300", _count, "how many results a server takes before it must store some", ("server",))
-    batch_count: int = _setting("100", _count, "how many results are stored at once, at most", ("server",))
+    prefetch: int = _setting("1000", _count, "how many results a server takes before it must store some", ("server",))
+    batch_count: int = _setting("500", _count, "how many results are stored at once, at most", ("server",))
     batch_bytes: int = _setting("4MB", parse_size, "how many bytes of results are stored at once, at most", ("server",))
     batch_age: float = _setting("10ms", parse_duration, "how long a result waits for others to join it", ("server",))
     history_keep: float = _setting(

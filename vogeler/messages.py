@@ -15,7 +15,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar, Union, overload
 
 from vogeler.errors import MessageError
@@ -277,6 +277,31 @@ class Receipt:
     at: str = _checked(_time, default_factory=now)
 
 
+@dataclass(frozen=True)
+class Unread:
+    """The value of a result as it came: JSON, as it was when it came before. ``read`` gives it."""
+
+    text: bytes
+
+
+class Known:
+    """Which texts were JSON when they were read, by their SHA-256: the last ones that came."""
+
+    def __init__(self, most: int = 50_000) -> None:
+        self._most = most
+        self._marks: dict[bytes, None] = {}
+
+    def __contains__(self, mark: object) -> bool:
+        return mark in self._marks
+
+    def add(self, mark: bytes) -> None:
+        """This one was read, or came once more."""
+        self._marks.pop(mark, None)
+        self._marks[mark] = None
+        if len(self._marks) > self._most:
+            del self._marks[next(iter(self._marks))]
+
+
 Message = Union[Command, Result, Heartbeat, Receipt]
 First = TypeVar("First", bound=Message)
 Second = TypeVar("Second", bound=Message)
@@ -328,7 +353,21 @@ def decode(envelope: Envelope, *expected: type[Any]) -> Any:
 
     Raises MessageError that says what is wrong and carries the fields that could be read.
     """
-    content = _read(_unpacked(envelope))
+    return _message(_read(_unpacked(envelope)), expected)
+
+
+def decode_stored(envelope: Envelope, known: Known) -> Result | Heartbeat:
+    """As ``decode``, for who stores it: a value that is ``known`` is not read, but is an Unread."""
+    message: Result | Heartbeat = _message(_read_lazily(_unpacked(envelope), known), (Result, Heartbeat))
+    return message
+
+
+def read(result: Result) -> Result:
+    """The result with its value."""
+    return replace(result, value=json.loads(result.value.text)) if isinstance(result.value, Unread) else result
+
+
+def _message(content: dict[str, Any], expected: tuple[type[Any], ...]) -> Any:
     if content.get("v") != VERSION:
         raise MessageError(f"protocol version {content.get('v')!r}: this side speaks version {VERSION}", content)
     cls = _TYPES.get(str(content.get("type")))
@@ -375,12 +414,41 @@ def _unpacked(envelope: Envelope) -> bytes:
 
 def _read(body: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(body.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+        content = _parsed(body)
     except (ValueError, RecursionError) as error:
         raise MessageError(f"not JSON in UTF-8: {error}") from None
     if not isinstance(content, dict):
         raise MessageError("not a JSON object")
     return content
+
+
+def _parsed(text: bytes) -> Any:
+    return json.loads(text.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+
+
+_VALUE, _AFTER_VALUE = b',"value":', b',"error":'
+
+
+def _read_lazily(body: bytes, known: Known) -> dict[str, Any]:
+    """As ``_read``: the value, where it is found between the fields that our clients put it, apart from the rest.
+
+    It is found if the rest is a result whose value is null with ``null`` in its place, and the value is JSON by
+    itself. Whatever else there is, is read as a whole.
+    """
+    begin, end = body.find(_VALUE) + len(_VALUE), body.rfind(_AFTER_VALUE)
+    if not len(_VALUE) <= begin < end or body.find(b'"value"', end) > 0:
+        return _read(body)
+    text = body[begin:end]
+    mark = hashlib.sha256(text).digest()
+    try:
+        content = _read(body[:begin] + b"null" + body[end:])
+        value = Unread(text) if mark in known else _parsed(text)
+    except (ValueError, RecursionError, MessageError):
+        return _read(body)
+    if content.get("type") != Result.TYPE or content.get("value", text) is not None:
+        return _read(body)
+    known.add(mark)
+    return {**content, "value": value}
 
 
 def _no_constant(name: str) -> None:

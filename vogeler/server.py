@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 import time
 from collections import Counter
@@ -29,9 +30,9 @@ from pathlib import Path
 
 from vogeler import messages
 from vogeler.backoff import Backoff, describe, keep_trying
-from vogeler.batch import Batch
+from vogeler.batch import Batch, Pace
 from vogeler.errors import MessageError, StoreError
-from vogeler.messages import Heartbeat, Receipt, Result, decode, encode
+from vogeler.messages import Known, Receipt, Result, decode_stored, encode
 from vogeler.messaging import Consumer, Delivery, Transport
 from vogeler.persistence import Outcome, Storable, Store
 from vogeler.retention import Absentees, Housekeeping, Limits, Recurring
@@ -41,14 +42,21 @@ log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 30.0
 _WRITER_ENDS_WITHIN_S = 1.0
+# How long it should take to store a batch, as who comes next waits for it; and what is stored at once even if it takes
+# longer, as every batch takes some time by itself.
+_BATCH_TAKES_S, _LEAST_BATCH = 0.05, 20
+_BATCHES_AHEAD = 2  # one is being written, the next is decoded meanwhile
+# Python hands the interpreter to a waiting thread after this time, 5 ms by default: so long the writer would wait
+# after every answer of the store while the other thread decodes.
+_SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True)
 class Options:
     """What a server is told about itself. Durations in seconds."""
 
-    prefetch: int = 300
-    batch_count: int = 100
+    prefetch: int = 1000
+    batch_count: int = 500
     batch_bytes: int = 4_000_000
     batch_age_s: float = 0.01
     stop_timeout_s: float = 30.0
@@ -71,6 +79,7 @@ class Written:
 
     entries: list[Entry]
     outcomes: list[Outcome]
+    took_s: float
 
 
 class Server:
@@ -83,8 +92,10 @@ class Server:
         self._stopping = threading.Event()
         self._abandoning = threading.Event()
         self._consumer: Consumer | None = None
+        self._pace = Pace(_BATCH_TAKES_S, _LEAST_BATCH, options.batch_count)
         self._batch: Batch[Delivery] = self._new_batch()
-        self._in_flight = 0
+        self._known = Known()
+        self._in_flight = 0  # batches that were handed to the writer, and are not written yet
         self._to_write: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
         self._written: queue.SimpleQueue[Written] = queue.SimpleQueue()
         self._bug: BaseException | None = None  # what ended the writer
@@ -95,6 +106,7 @@ class Server:
 
     def run(self) -> None:
         """Serve until ``stop``."""
+        sys.setswitchinterval(_SWITCH_S)
         writer = threading.Thread(target=self._write, name="writer", daemon=True)
         writer.start()
         try:
@@ -136,15 +148,21 @@ class Server:
                 self._consumer = None
 
     def _new_batch(self) -> Batch[Delivery]:
-        return Batch(self._options.batch_count, self._options.batch_bytes, self._options.batch_age_s)
+        return Batch(self._pace.count, self._options.batch_bytes, self._options.batch_age_s)
 
     def _turn(self, transport: Transport, consumer: Consumer) -> None:
         delivery = consumer.receive(self._wait_s())
         if delivery is not None:
             self._batch.add(delivery, delivery.envelope.unpacked_bytes, time.monotonic())
         self._settle_written(transport, consumer)
-        if not self._in_flight and self._batch.due_in_s(time.monotonic()) == 0.0:
+        if self._may_hand_over():
             self._hand_over(transport, consumer)
+
+    def _may_hand_over(self) -> bool:
+        """A batch is decoded while another one is written, if it is full; else it goes on growing."""
+        if self._in_flight:
+            return self._in_flight < _BATCHES_AHEAD and self._batch.is_full()
+        return self._batch.due_in_s(time.monotonic()) == 0.0
 
     def _wait_s(self) -> float:
         if self._in_flight:  # the writer wakes us when it is done
@@ -153,11 +171,11 @@ class Server:
         return _LONGEST_WAIT_S if due_in_s is None else due_in_s
 
     def _hand_over(self, transport: Transport, consumer: Consumer) -> None:
-        """One batch is written at a time; the next one grows meanwhile."""
+        """One batch is written at a time; the next one grows and is decoded meanwhile."""
         entries = []
         for delivery in self._batch.take():
             try:
-                message = decode(delivery.envelope, Result, Heartbeat)
+                message = decode_stored(delivery.envelope, self._known)
                 self._check_clock(message)
             except MessageError as error:
                 fields = error.fields
@@ -165,7 +183,7 @@ class Server:
             else:
                 entries.append(Entry(delivery, message))
         if entries:
-            self._in_flight = len(entries)
+            self._in_flight += 1
             self._to_write.put(entries)
 
     def _check_clock(self, message: Storable) -> None:
@@ -181,7 +199,9 @@ class Server:
     def _settle_written(self, transport: Transport, consumer: Consumer) -> None:
         while not self._written.empty():
             written = self._written.get()
-            self._in_flight = 0
+            self._in_flight -= 1
+            self._pace.note(len(written.entries), written.took_s)
+            self._batch.max_count = self._pace.count
             self._settle(written, transport, consumer)
 
     def _settle(self, written: Written, transport: Transport, consumer: Consumer) -> None:
@@ -249,8 +269,9 @@ class Server:
                     if entries is None:
                         return
                     pending.append(entries)
+                began_s = time.monotonic()
                 outcomes = store.apply([entry.message for entry in pending[0]], messages.now())
-                self._written.put(Written(pending.pop(), outcomes))
+                self._written.put(Written(pending.pop(), outcomes, time.monotonic() - began_s))
                 backoff.reset()
                 self._wake()
 

@@ -11,9 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.examples import ANYTHING, NASTY_TEXTS, fuzzed, mutated, towers, tried
+from vogeler import messages
 from vogeler.errors import MessageError
-from vogeler.messages import STAGES, STATUSES, Command, Envelope, Heartbeat, Message, Receipt, Result, decode, encode
+from vogeler.messages import (
+    STAGES,
+    STATUSES,
+    Command,
+    Envelope,
+    Heartbeat,
+    Known,
+    Message,
+    Receipt,
+    Result,
+    Unread,
+    decode,
+    decode_stored,
+    encode,
+)
 
+KNOWN = Known()
 TYPES = (Command, Result, Heartbeat, Receipt)
 
 IDS = st.from_regex(r"[A-Za-z0-9-]{1,64}", fullmatch=True)
@@ -66,7 +82,15 @@ def read(envelope: Envelope) -> Any:
             assert decode(again, *TYPES) == message  # type: ignore[call-overload]
         if envelope.content_encoding:
             assert envelope.unpacked_bytes == len(_unpacked(envelope))
+    for known in (Known(), KNOWN, KNOWN):  # the value is new, and then known
+        stored = tried(lambda known=known: decode_stored(envelope, known), MessageError)  # type: ignore[misc]
+        assert stored is None if not isinstance(message, (Result, Heartbeat)) else _whole(stored) == message
     return message
+
+
+def _whole(message: Any) -> Any:
+    """With its value."""
+    return messages.read(message) if isinstance(message, Result) else message
 
 
 @fuzzed
@@ -132,3 +156,34 @@ def _is_json(value: object) -> bool:
     except ValueError:
         return False
     return True
+
+
+@fuzzed
+@given(MESSAGES.filter(lambda message: isinstance(message, Result)), st.data())
+def test_fields_that_look_like_the_value_are_not_taken_for_it(message: Message, data: st.DataObject) -> None:
+    body = _unpacked(encode(message))
+    piece = st.sampled_from([
+        b',"value":', b',"error":', b'"value":1,', b',"value":null', b',"error":null', b'"value"', b",", b"null", b'{"a":1',
+        b"}", b'"',
+    ])  # fmt: skip
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.sampled_from([n for n, byte in enumerate(body) if byte in b',"{}:'] or [0]))
+        body = body[:place] + data.draw(piece) + body[place + data.draw(st.integers(0, 1)) :]
+    read(Envelope(body))
+
+
+def test_a_value_that_came_before_is_not_read_again() -> None:
+    value = {"a": [1.5, "ü", "\ud800"], "value": None, "error": {"error": 3}}
+    known = Known(most=1)
+    first, again = (Result("web01", "x", "k", seq, "ok", "2026-01-31T08:00:00.000Z", value=value) for seq in (1, 2))
+    bodies = [
+        Envelope(json.dumps({"v": 1, "type": "result", **dataclasses.asdict(m)}, separators=(",", ":")).encode())
+        for m in (first, again)
+    ]
+    assert decode_stored(bodies[0], known) == first
+    stored = decode_stored(bodies[1], known)
+    assert isinstance(stored, Result)
+    assert isinstance(stored.value, Unread)
+    assert messages.read(stored) == again
+    assert decode_stored(encode(dataclasses.replace(again, value=1)), known).value == 1  # type: ignore[union-attr]
+    assert decode_stored(bodies[1], known) == again

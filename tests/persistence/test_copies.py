@@ -245,6 +245,14 @@ def test_a_copy_is_the_document():
     assert copies.size_bytes == 0
 
 
+def test_a_node_with_a_long_name_is_stored(couch_store):
+    name = "n" * 253
+    for seq, stage in ((1, STORED), (2, UNCHANGED)):
+        assert couch_store.apply([result(seq, LARGE, name), heartbeat(name)], at(seq))[0].stage == stage
+    couch_store.apply([result(3, "x", name, key="dpkg")], at(3))
+    assert couch_store.record(name)["rpms"] == LARGE
+
+
 @pytest.mark.parametrize("limit_bytes", [0, 2_000, 20_000])
 def test_a_store_without_room_for_copies_stores_the_same(couch_url, monkeypatch, limit_bytes):
     monkeypatch.setattr("vogeler.persistence.couch._COPIES_BYTES", limit_bytes)
@@ -274,7 +282,8 @@ class Turns:
 def test_servers_that_take_turns_store_what_one_without_copies_does(
     sqlite_store, couch_store, couch_url, monkeypatch, large, steps
 ):
-    monkeypatch.setattr("vogeler.persistence._texts._LARGE", large)
+    monkeypatch.setattr("vogeler.persistence._couch_copies._LARGE", large)
+    monkeypatch.setattr("vogeler.persistence._texts._COMPRESSED_FROM", 20 * large)
     monkeypatch.setattr("vogeler.persistence._texts._AS_TEXT", range(large or 1, 10**6))
     name = f"turns{next(_number)}"
     with closing(persistence.connect(couch_url)) as another:

@@ -6,27 +6,26 @@ document. A copy of an older one is no harm to what is written by it: CouchDB an
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
-from typing import Union
 
 from vogeler.persistence import Document
 from vogeler.persistence._couch_database import Database, Found, Rows
-from vogeler.persistence._texts import LEFT_OUT, Packed, Texts, is_large, to_json
+from vogeler.persistence._texts import LEFT_OUT, Packed, Texts, to_json
 
-# What merging looks into. Large values beside these are only handed on.
-_READ = frozenset({"vogeler", "keys"})
+# What merging and writing look into. Large values beside these are only handed on.
+_READ = frozenset({"_id", "vogeler", "keys"})
+_LARGE = 200  # characters; smaller values are not worth to be packed
 _ITEM_BYTES = 150  # that Python takes for each name and value, about
-_Items = list[tuple[str, Union[str, Packed]]]
+_OBJECT_FACTOR = 4  # how much larger an object is than its JSON text, about
 
 
 class Copies:
-    """The documents used last, up to so many bytes. Large values are kept compressed, or left out."""
+    """The documents used last, up to so many bytes. Large values are kept as compressed text, or left out."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._copies: OrderedDict[str, tuple[str, _Items, int]] = OrderedDict()
+        self._copies: OrderedDict[str, tuple[Document, int]] = OrderedDict()
         self.size_bytes = 0
 
     def __len__(self) -> int:
@@ -34,38 +33,57 @@ class Copies:
 
     def rev(self, name: str) -> str | None:
         """The revision that there is a copy of."""
-        return self._copies[name][0] if name in self._copies else None
+        return str(self._copies[name][0]["_rev"]) if name in self._copies else None
 
     def get(self, name: str) -> Document:
-        """The document with its ``_rev``; large values are Packed. Raises KeyError."""
-        rev, items, _ = self._copies[name]
+        """The document, to be left as it is; large values are Packed. Raises KeyError."""
         self._copies.move_to_end(name)
-        document: Document = {"_id": name, "_rev": rev}
-        document.update((key, value if isinstance(value, Packed) else json.loads(value)) for key, value in items)
-        return document
+        return self._copies[name][0]
 
     def keep(self, document: Document, rev: str, texts: Texts) -> None:
         """A document that was written, with its new revision."""
-        self._keep(document["_id"], rev, [(key, _kept(key, value, texts)) for key, value in _items(document)])
+        self._keep(document, rev, {key: _kept(key, value, texts) for key, value in document.items()})
 
     def keep_without_values(self, document: Document) -> None:
         """A document that was read, for those who need not write it."""
-        kept = [(key, LEFT_OUT if _may_be_large(key, value) else to_json(value)) for key, value in _items(document)]
-        self._keep(document["_id"], document["_rev"], kept)
+        kept = {key: (LEFT_OUT, 0) if _may_be_large(key, value) else _sized(value) for key, value in document.items()}
+        self._keep(document, document["_rev"], kept)
 
     def drop(self, names: Iterable[str]) -> None:
         """Forget what is not so any more."""
         for name in names:
             if name in self._copies:
-                self.size_bytes -= self._copies.pop(name)[2]
+                self.size_bytes -= self._copies.pop(name)[1]
 
-    def _keep(self, name: str, rev: str, items: _Items) -> None:
+    def _keep(self, document: Document, rev: str, kept: dict[str, tuple[object, int]]) -> None:
+        name = document["_id"]
         self.drop([name])
-        size_bytes = sum(_ITEM_BYTES + (v.size_bytes if isinstance(v, Packed) else len(v)) for _, v in items)
-        self._copies[name] = rev, items, size_bytes
+        size_bytes = sum(_ITEM_BYTES + size_bytes for _, size_bytes in kept.values())
+        self._copies[name] = {**{key: value for key, (value, _) in kept.items()}, "_rev": rev}, size_bytes
         self.size_bytes += size_bytes
         while self.size_bytes > self._limit_bytes:
             self.drop([next(iter(self._copies))])
+
+
+def _kept(key: str, value: object, texts: Texts) -> tuple[object, int]:
+    """What is kept of a value that was written, and how many bytes that is, about."""
+    if isinstance(value, Packed):
+        return value, value.size_bytes
+    text = texts.of(value) if _may_be_large(key, value) else ""
+    if len(text) <= _LARGE:
+        return _sized(value)
+    packed = Packed.of(text)
+    return packed, packed.size_bytes
+
+
+def _sized(value: object) -> tuple[object, int]:
+    if isinstance(value, str):
+        return value, len(value)
+    return value, _OBJECT_FACTOR * len(to_json(value)) if isinstance(value, (dict, list)) else 0
+
+
+def _may_be_large(key: str, value: object) -> bool:
+    return key not in _READ and (isinstance(value, (dict, list)) or (isinstance(value, str) and len(value) > _LARGE))
 
 
 class CopiedDatabase:
@@ -110,18 +128,3 @@ class CopiedDatabase:
     def drop(self, names: Iterable[str]) -> None:
         """Read these the next time."""
         self._copies.drop(list(names))
-
-
-def _items(document: Document) -> Iterable[tuple[str, object]]:
-    return ((key, value) for key, value in document.items() if key not in ("_id", "_rev"))
-
-
-def _kept(key: str, value: object, texts: Texts) -> str | Packed:
-    if isinstance(value, Packed):
-        return value
-    text = texts.of(value)
-    return Packed.of(text) if is_large(text) and key not in _READ else text
-
-
-def _may_be_large(key: str, value: object) -> bool:
-    return key not in _READ and (isinstance(value, (dict, list)) or (isinstance(value, str) and is_large(value)))

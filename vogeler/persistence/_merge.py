@@ -16,7 +16,19 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from vogeler.leaves import without
-from vogeler.messages import FAILED, OK, OMITTED, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Heartbeat, Result, digest_of
+from vogeler.messages import (
+    FAILED,
+    OK,
+    OMITTED,
+    REFUSED,
+    STORED,
+    UNAVAILABLE,
+    UNCHANGED,
+    Heartbeat,
+    Result,
+    digest_of,
+    read,
+)
 from vogeler.persistence import LATE, Document, Outcome, Storable, checks_of, stored_keys
 from vogeler.persistence._texts import plain
 from vogeler.units import parse_timestamp, to_timestamp
@@ -83,13 +95,15 @@ def may_rewrite(record: Document | None, messages: Iterable[Storable]) -> bool:
 
     That a result is equal to what is stored, its digest says; only what is volatile may differ then.
     """
-    digests = {key: about.get("digest") for key, about in stored_keys(record or {}).items()}
+    stored = stored_keys(record or {})
     return any(
-        isinstance(message, Result)
-        and message.status == OK
-        and (message.volatile or message.digest is None or digests.get(message.key) != message.digest)
+        isinstance(message, Result) and message.status == OK and _may_differ(message, stored.get(message.key))
         for message in messages
     )
+
+
+def _may_differ(result: Result, stored: Document | None) -> bool:
+    return stored is None or result.digest is None or stored.get("digest") != result.digest or bool(result.volatile)
 
 
 def corrected(merged: Merged, existing: Mapping[str, Document]) -> list[Document]:
@@ -211,11 +225,13 @@ class _Work:
         return outcome
 
     def _take_value(self, result: Result) -> Outcome:
+        stored = self._stored.get(result.key)
         try:
+            if _may_differ(result, stored):
+                result = read(result)
             digest = result.digest or digest_of(without(result.value, result.volatile or ()))
         except (ValueError, RecursionError) as error:  # half a surrogate pair; a tower of brackets
             return refused(f"no digest can be made of the value of {result.key}: {error}")
-        stored = self._stored.get(result.key)
         late = stored is not None and result.seq <= self._newest_seq(result.key, stored)
         if stored is not None and stored.get("digest") == digest:
             return self._refresh(result, stored, late)

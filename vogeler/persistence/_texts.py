@@ -12,7 +12,7 @@ from vogeler.persistence import Document
 # characters, so that what comes near to its max_document_size stays as it is.
 _AS_TEXT = range(1_000, 1_000_000)
 _VALUE_JSON = "value_json"
-_LARGE = 200  # characters; smaller values are not worth it
+_COMPRESSED_FROM = 4_000  # characters
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
@@ -25,17 +25,17 @@ def to_json(value: object) -> str:
 
 
 class Packed:
-    """A value of a document as its JSON text, compressed. ``LEFT_OUT`` stands for a value that is not at hand."""
+    """A value of a document as its JSON text. ``LEFT_OUT`` stands for a value that is not at hand."""
 
     __slots__ = ("_packed",)
 
-    def __init__(self, packed: bytes) -> None:
+    def __init__(self, packed: str | bytes) -> None:
         self._packed = packed
 
     @classmethod
     def of(cls, text: str) -> Packed:
-        """The value that has this text."""
-        return cls(zlib.compress(text.encode(), 1))
+        """The value that has this text, which is compressed if that is worth it."""
+        return cls(text if len(text) < _COMPRESSED_FROM else zlib.compress(text.encode(), 1))
 
     @property
     def size_bytes(self) -> int:
@@ -45,7 +45,7 @@ class Packed:
     @property
     def text(self) -> str:
         """The JSON text, in ASCII."""
-        return zlib.decompress(self._packed).decode()
+        return self._packed if isinstance(self._packed, str) else zlib.decompress(self._packed).decode()
 
 
 LEFT_OUT = Packed(b"")
@@ -59,11 +59,6 @@ def plain(value: Any) -> Any:
 def is_whole(document: Document) -> bool:
     """Whether no value of it is left out."""
     return all(value is not LEFT_OUT for value in document.values())
-
-
-def is_large(text: str) -> bool:
-    """Whether a value of this text is kept packed."""
-    return len(text) > _LARGE
 
 
 class Texts:

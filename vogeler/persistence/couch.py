@@ -33,7 +33,7 @@ _PAGE = 500
 _DOCUMENTS_PAGE = 50  # of whole records and changes, which may be large
 _ROWS_PAGE = 5000  # of rows without documents
 _LAST = "\U0010ffff"  # comes after whatever else a path may have in its place
-_COPIES_BYTES = 64_000_000  # of records; a quarter of that of status documents
+_COPIES_BYTES = 64_000_000  # of records; half of that of status documents
 _POLL_S = 0.5
 _QUIET_S = 1.0
 _TRIES = 30
@@ -60,7 +60,7 @@ class CouchStore:
         self._couch = couch
         self._where = where
         self._records = CopiedDatabase(Database(couch, database, where), _COPIES_BYTES)
-        self._status = CopiedDatabase(Database(couch, f"{database}_status", where), _COPIES_BYTES // 4)
+        self._status = CopiedDatabase(Database(couch, f"{database}_status", where), _COPIES_BYTES // 2)
         self._history = Database(couch, f"{database}_history", where)
 
     def setup(self, designs: Path | None = None) -> list[str]:
