@@ -9,7 +9,7 @@ administrator's login, else a pouchdb-server. A round, for each node one result 
   a bare HTTP client, from bodies that were made before; of the batch sizes tried the best.
 - unchanged: whole values, and messages of some 400 bytes that hold the digest alone. Floor: the same messages
   consumed and acked by a bare pika consumer.
-- lone: one result at a time, from its publish to its receipt; alone, and behind a backlog.
+- lone: one result at a time, from its publish to its receipt.
 
 The results lie in the queue before the server, which is stopped by a signal meanwhile, goes on. The databases have no
 views, so that CouchDB does not index in the background what was measured before. Prints medians over the rounds;
@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--value", choices=("map", "list"), default="map")
     parser.add_argument("--keys", type=int, default=1, help="of a record, each with a value of this size")
+    parser.add_argument("--profile", action="store_true", help="where the server's time goes, instead of the rates")
     parser.add_argument("--repeat", type=int, default=4, help="unchanged results of each node in a round")
     arguments = parser.parse_args()
     with ExitStack() as stack:
@@ -70,7 +71,8 @@ def main() -> None:
         broker = stack.enter_context(contextmanager(running_rabbitmq)())
         broker.create_vhost("intake")
         name = f"intake_{os.getpid()}"
-        stack.callback(couch.delete, name)
+        for database in (name, *(_floor(name, size) for size in FLOOR_BATCHES)):
+            stack.callback(couch.delete, database)
         fleet = Fleet(broker.url("intake"), couch.url(name), folder)
         stack.callback(fleet.stop)
         Intake(arguments, fleet, broker, couch, name).measure()
@@ -146,24 +148,63 @@ class Intake:
             (self._fleet.directory / "no-views" / part).mkdir(parents=True)
         for size in FLOOR_BATCHES:
             for part in ("", "_history"):
-                self._couch.api("PUT", f"/{self._name}_floor{size}{part}")
+                self._couch.api("PUT", f"/{_floor(self._name, size)}{part}")
         self._start()
+        if self._arguments.profile:
+            self._profile()
+            return
         with closing(self._fleet.transport()) as transport:
             for key in self._keys():
                 self._timed(transport, "first", self._results(f"first {key}", key))
             for number in range(self._arguments.rounds):
                 self._round(transport, number)
             self._lone(transport)
-        for size in FLOOR_BATCHES:
-            self._couch.delete(f"{self._name}_floor{size}")
         self._report()
 
     def _keys(self) -> list[str]:
         return ["packages", *(f"packages{number}" for number in range(1, self._arguments.keys))]
 
-    def _start(self) -> None:
-        self._server = self._fleet.server("--design-docs", str(self._fleet.directory / "no-views"))
+    def _start(self, *program: str) -> None:
+        """The server; or another program, with its flags."""
+        flags = ("--design-docs", str(self._fleet.directory / "no-views"))
+        if program:
+            environment = {**self._fleet.environment, "SAMPLES": str(self._samples)}
+            log = self._fleet.directory / f"profiled-{len(self._fleet.daemons)}.log"
+            self._server = Daemon([*program, *flags], environment, log)
+            self._fleet.daemons.append(self._server)
+        else:
+            self._server = self._fleet.server(*flags)
         self._server.wait_for("ready")
+
+    # --- where the time goes -----------------------------------------------------------------------
+
+    @property
+    def _samples(self) -> Path:
+        return self._fleet.directory / "samples.json"
+
+    def _profile(self) -> None:
+        """Microseconds a result of every stage of the server, by case."""
+        found: dict[str, dict[str, float]] = {}
+        with closing(self._fleet.transport()) as transport:
+            for case, full in (("changed", True), ("unchanged, whole", True), ("unchanged, digest", False)):
+                assert self._server is not None
+                self._server.stop()
+                self._start(sys.executable, str(Path(__file__).with_name("sampled_server.py")))
+                self._timed(transport, "first", self._results(case, "packages"))
+                rounds = range(self._arguments.rounds)
+                salts = [f"{case} {number}" if case == "changed" else case for number in rounds]
+                batches = [self._results(salt, "packages", full) for salt in salts]
+                self._server.signal(signal.SIGUSR1)
+                for results in batches:
+                    self._timed(transport, case, results)
+                self._server.stop()
+                counts = json.loads(self._samples.read_text())
+                wall_s = sum(len(results) for results in batches) / statistics.mean(self._rates[case])
+                each = 1e6 * wall_s / counts.pop("samples") / sum(map(len, batches))
+                found[case] = {stage: count * each for stage, count in counts.items() if stage}
+        print("stage | " + " | ".join(f"{case}, µs" for case in found))
+        for stage in sorted({stage for stages in found.values() for stage in stages}):
+            print(f"{stage} | " + " | ".join(f"{stages.get(stage, 0.0):.0f}" for stages in found.values()))
 
     def _round(self, transport: Transport, number: int) -> None:
         key = self._keys()[number % len(self._keys())]
@@ -267,8 +308,8 @@ class Intake:
             answers = []
             began_s = time.monotonic()
             for change, record in bodies:
-                bare.post(f"/{self._name}_floor{size}_history/_bulk_docs", change)
-                answers.append(bare.post(f"/{self._name}_floor{size}/_bulk_docs", record))
+                bare.post(f"/{_floor(self._name, size)}_history/_bulk_docs", change)
+                answers.append(bare.post(f"/{_floor(self._name, size)}/_bulk_docs", record))
             rates.append(len(texts) / (time.monotonic() - began_s))
             revs.update({row["id"]: row["rev"] for answer in answers for row in json.loads(answer)})
             self._rates[f"floor: _bulk_docs by {size}"].append(rates[-1])
@@ -349,6 +390,11 @@ class Intake:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _floor(name: str, size: int) -> str:
+    """The database for the floor by batches of a size."""
+    return f"{name}_floor{size}"
 
 
 def _json(content: object) -> bytes:

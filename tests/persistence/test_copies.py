@@ -19,7 +19,7 @@ from tests.servers.couchdb import CouchServer
 from vogeler import persistence
 from vogeler.messages import STORED, UNCHANGED
 from vogeler.persistence import LATE, Document, Store
-from vogeler.persistence._couch_copies import Copies
+from vogeler.persistence._couch_copies import Copies, packed, without_values
 from vogeler.persistence._texts import LEFT_OUT, Texts, plain
 
 __all__ = ["sqlite_store"]  # the fixture
@@ -219,26 +219,26 @@ def test_volatile_paths_are_compared_with_the_value_that_is_stored(couch_store):
 def test_copies_are_the_documents_last_used_and_never_more_than_the_limit():
     copies, texts = Copies(100_000), Texts()
     for number in range(1000):
-        name = f"web{number}"
         noise = [hash((number, n)) for n in range(50)]
-        copies.keep({"_id": name, "rpms": noise, "vogeler": {"keys": {"rpms": {"seq": 1}}}}, "1-x", texts)
+        document = {"_id": f"web{number}", "rpms": noise, "vogeler": {"keys": {"rpms": {"seq": 1}}}}
+        copies.keep("1-x", packed(document, texts))
         copies.get("web0")
         assert copies.size_bytes <= 100_000
     assert copies.rev("web0") == copies.rev("web999") == "1-x"
     assert copies.rev("web1") is None
     assert 10 < len(copies) < 1000
-    copies.keep({"_id": "huge", "rpms": [hash((1, n)) for n in range(100_000)]}, "1-x", texts)
+    copies.keep("1-x", packed({"_id": "huge", "rpms": [hash((1, n)) for n in range(100_000)]}, texts))
     assert (len(copies), copies.size_bytes) == (0, 0)
 
 
 def test_a_copy_is_the_document():
     document = {"_id": "web01", "_rev": "1-x", "rpms": LARGE, "note": "\ud800", "n": 0.5, "vogeler": {"keys": LARGE}}
     copies = Copies(100_000)
-    copies.keep(document, "2-x", Texts())
+    copies.keep("2-x", packed(document, Texts()))
     copy = copies.get("web01")
     assert {name: plain(value) for name, value in copy.items()} == {**document, "_rev": "2-x"}
     assert copy["vogeler"] == {"keys": LARGE}
-    copies.keep_without_values(document)
+    copies.keep("1-x", without_values(document))
     assert copies.get("web01") == {**document, "rpms": LEFT_OUT}
     copies.drop(["web01", "nobody"])
     assert copies.rev("web01") is None

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from vogeler.persistence import Document
-from vogeler.persistence._couch_database import Database, Found, Rows
-from vogeler.persistence._texts import LEFT_OUT, Packed, Texts, to_json
+from vogeler.persistence._couch_database import Database, Found, Rows, encoded
+from vogeler.persistence._texts import LEFT_OUT, Packed, Texts
 
 # What merging and writing look into. Large values beside these are only handed on.
 _READ = frozenset({"_id", "vogeler", "keys"})
 _LARGE = 200  # characters; smaller values are not worth to be packed
 _ITEM_BYTES = 150  # that Python takes for each name and value, about
 _OBJECT_FACTOR = 4  # how much larger an object is than its JSON text, about
+Items = dict[str, tuple[object, int]]  # by name: what is kept, and how many bytes that is, about
 
 
 class Copies:
@@ -40,14 +42,15 @@ class Copies:
         self._copies.move_to_end(name)
         return self._copies[name][0]
 
-    def keep(self, document: Document, rev: str, texts: Texts) -> None:
-        """A document that was written, with its new revision."""
-        self._keep(document, rev, {key: _kept(key, value, texts) for key, value in document.items()})
-
-    def keep_without_values(self, document: Document) -> None:
-        """A document that was read, for those who need not write it."""
-        kept = {key: (LEFT_OUT, 0) if _may_be_large(key, value) else _sized(value) for key, value in document.items()}
-        self._keep(document, document["_rev"], kept)
+    def keep(self, rev: str, items: Items) -> None:
+        """Keep what ``packed`` or ``without_values`` made of a document, as of a revision."""
+        document: Document = {**{name: value for name, (value, _) in items.items()}, "_rev": rev}
+        size_bytes = sum(_ITEM_BYTES + size_bytes for _, size_bytes in items.values())
+        self.drop([document["_id"]])
+        self._copies[document["_id"]] = document, size_bytes
+        self.size_bytes += size_bytes
+        while self.size_bytes > self._limit_bytes:
+            self.drop([next(iter(self._copies))])
 
     def drop(self, names: Iterable[str]) -> None:
         """Forget what is not so any more."""
@@ -55,31 +58,34 @@ class Copies:
             if name in self._copies:
                 self.size_bytes -= self._copies.pop(name)[1]
 
-    def _keep(self, document: Document, rev: str, kept: dict[str, tuple[object, int]]) -> None:
-        name = document["_id"]
-        self.drop([name])
-        size_bytes = sum(_ITEM_BYTES + size_bytes for _, size_bytes in kept.values())
-        self._copies[name] = {**{key: value for key, (value, _) in kept.items()}, "_rev": rev}, size_bytes
-        self.size_bytes += size_bytes
-        while self.size_bytes > self._limit_bytes:
-            self.drop([next(iter(self._copies))])
+
+def packed(document: Document, texts: Texts) -> Items:
+    """What is kept of a document that is written."""
+    return {name: _packed(name, value, texts) for name, value in document.items()}
 
 
-def _kept(key: str, value: object, texts: Texts) -> tuple[object, int]:
-    """What is kept of a value that was written, and how many bytes that is, about."""
+def without_values(document: Document) -> Items:
+    """What is kept of a document that was read, for those who need not write it."""
+    texts = Texts()
+    return {
+        name: (LEFT_OUT, 0) if _may_be_large(name, item) else _sized(item, texts) for name, item in document.items()
+    }
+
+
+def _packed(key: str, value: object, texts: Texts) -> tuple[object, int]:
     if isinstance(value, Packed):
         return value, value.size_bytes
     text = texts.of(value) if _may_be_large(key, value) else ""
     if len(text) <= _LARGE:
-        return _sized(value)
-    packed = Packed.of(text)
-    return packed, packed.size_bytes
+        return _sized(value, texts)
+    made = Packed.of(text)
+    return made, made.size_bytes
 
 
-def _sized(value: object) -> tuple[object, int]:
+def _sized(value: object, texts: Texts) -> tuple[object, int]:
     if isinstance(value, str):
         return value, len(value)
-    return value, _OBJECT_FACTOR * len(to_json(value)) if isinstance(value, (dict, list)) else 0
+    return value, _OBJECT_FACTOR * len(texts.of(value)) if isinstance(value, (dict, list)) else 0
 
 
 def _may_be_large(key: str, value: object) -> bool:
@@ -91,6 +97,7 @@ class CopiedDatabase:
 
     def __init__(self, database: Database, limit_bytes: int) -> None:
         self.database = database
+        self._packer = ThreadPoolExecutor(1, "packer")  # compressing leaves the interpreter to others
         self._copies = Copies(limit_bytes)
 
     def __contains__(self, name: object) -> bool:
@@ -114,16 +121,23 @@ class CopiedDatabase:
         """The documents that there are, from the server."""
         found = self.database.read(names) if names else Found({}, set())
         for document in found.documents.values():
-            self._copies.keep_without_values(document)
+            self._copies.keep(document["_rev"], without_values(document))
         return found
 
     def write(self, documents: list[Document], texts: Texts) -> Rows:
-        """Write documents, as of Database."""
-        rows = self.database.write(documents, texts.document)
-        for document in documents:
+        """Write documents, as of Database. Their copies are made while CouchDB is at it."""
+        ready = encoded(documents, texts.document)
+        good = [document for document in documents if document["_id"] not in ready.refused]
+        packing = self._packer.submit(lambda: [packed(document, texts) for document in good])
+        rows = self.database.send(ready)
+        for document, items in zip(good, packing.result()):
             if document["_id"] in rows.revs:
-                self._copies.keep(document, rows.revs[document["_id"]], texts)
+                self._copies.keep(rows.revs[document["_id"]], items)
         return rows
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._packer.shutdown()
 
     def drop(self, names: Iterable[str]) -> None:
         """Read these the next time."""

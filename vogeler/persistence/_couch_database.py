@@ -36,6 +36,25 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """Documents as bytes, with their ids, and why which of them are no JSON."""
+
+    texts: list[tuple[str, bytes]]
+    refused: dict[str, str]
+
+
+def encoded(documents: Iterable[Document], encode: Callable[[Document], str]) -> Encoded:
+    """Documents as ``send`` takes them."""
+    result = Encoded([], {})
+    for document in documents:
+        try:
+            result.texts.append((document["_id"], encode(document).encode()))
+        except (ValueError, RecursionError) as error:
+            result.refused[document["_id"]] = f"not JSON: {error}"
+    return result
+
+
+@dataclass(frozen=True)
 class Found:
     """Documents by id, and the ids of those that there were once, and were deleted."""
 
@@ -89,14 +108,12 @@ class Database:
 
     def write(self, documents: list[Document], encode: Callable[[Document], str] = to_json) -> Rows:
         """Write documents in one request, or in as few as the server takes them in. Each has a row of its own."""
-        rows = Rows()
-        texts: list[tuple[str, bytes]] = []
-        for document in documents:
-            try:
-                texts.append((document["_id"], encode(document).encode()))
-            except (ValueError, RecursionError) as error:
-                rows.refused[document["_id"]] = f"not JSON: {error}"
-        self._bulk(texts, rows)
+        return self.send(encoded(documents, encode))
+
+    def send(self, documents: Encoded) -> Rows:
+        """As ``write``."""
+        rows = Rows(refused=dict(documents.refused))
+        self._bulk(documents.texts, rows)
         return rows
 
     def delete(self, revisions: Iterable[tuple[str, str]]) -> set[str]:

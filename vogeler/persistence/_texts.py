@@ -87,7 +87,8 @@ class Texts:
         text = self.of(value) if isinstance(value, (dict, list)) else ""
         if len(text) not in _AS_TEXT:
             return self.document(change)
-        return self.document(_renamed(change, "value", _VALUE_JSON, text))
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"')  # it is ASCII, in one line
+        return self.document(_renamed(change, "value", _VALUE_JSON, Packed(f'"{quoted}"')))
 
 
 def with_value(change: Document) -> Document:

@@ -215,6 +215,8 @@ class CouchStore:
 
     def close(self) -> None:
         """May be called twice."""
+        self._records.close()
+        self._status.close()
         self._couch.close()
 
     # --- one try at a batch -----------------------------------------------------------------------
