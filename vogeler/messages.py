@@ -426,7 +426,7 @@ def _parsed(text: bytes) -> Any:
     return json.loads(text.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
 
 
-_VALUE, _AFTER_VALUE = b',"value":', b',"error":'
+_VALUE, _AFTER_VALUE = b',"value":', b',"id":'
 
 
 def _read_lazily(body: bytes, known: Known) -> dict[str, Any]:
