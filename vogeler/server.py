@@ -263,6 +263,7 @@ class Server:
         with closing(self._open_store()) as store:
             _set_up(store, self._options.designs)
             housekeeping = Housekeeping(store, self._options.retention, self._schedule, self._absentees)
+            again = bool(pending)
             while True:
                 if not pending:
                     entries = self._next_to_write(housekeeping)
@@ -270,7 +271,9 @@ class Server:
                         return
                     pending.append(entries)
                 began_s = time.monotonic()
-                outcomes = store.apply([entry.message for entry in pending[0]], messages.now())
+                again = again or any(entry.delivery.redelivered for entry in pending[0])
+                outcomes = store.apply([entry.message for entry in pending[0]], messages.now(), again)
+                again = False
                 self._written.put(Written(pending.pop(), outcomes, time.monotonic() - began_s))
                 backoff.reset()
                 self._wake()

@@ -100,8 +100,8 @@ def _traceable(seen: Seen) -> Iterator[Document]:
 
 
 def _unsteady(seen: Seen) -> Iterator[str]:
-    """What never changes has one change, its first."""
-    steady = [change for change in seen.stored.history if change["key"] == STEADY]
+    """What never changes has one change, its first; another may be there that never was in the record."""
+    steady = [change for change in seen.stored.history if change["key"] == STEADY and not change.get("late")]
     times = Counter(change["node"] for change in steady)
     yield from (f"{count} times in the history: what is steady on {node}" for node, count in times.items() if count > 1)
     yield from (f"not what is steady: {_described(c)}" for c in steady if c["value"] != steady_value(c["node"]))
@@ -110,6 +110,8 @@ def _unsteady(seen: Seen) -> Iterator[str]:
 def _records(seen: Seen) -> Iterator[str]:
     newest: dict[tuple[str, str], Document] = {}
     for change in seen.stored.history:
+        if change.get("late"):
+            continue
         place = change["node"], change["key"]
         newest[place] = max(change, newest.get(place, change), key=lambda one: int(one["seq"]))
     for (node, key), change in newest.items():

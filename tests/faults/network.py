@@ -25,6 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
+from tests.servers.rabbitmq import free_ports
+
 HOST = "127.0.0.1"
 UP, DOWN = "up", "down"
 BOTH = (UP, DOWN)
@@ -40,7 +42,7 @@ class Link:
     def __init__(self, port: int, seed: int = 0) -> None:
         """A link to the server on that port, which passes everything."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.network", str(port), str(seed)],
+            [sys.executable, "-m", "tests.faults.network", *map(str, (*free_ports(1), port, seed))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
@@ -206,7 +208,8 @@ class _Pair:
 class _Forwarder:
     """All connections, and what is done to them."""
 
-    def __init__(self, target: int, seed: int) -> None:
+    def __init__(self, port: int, target: int, seed: int) -> None:
+        self.port = port
         self.target = target
         self.rng = random.Random(seed)
         self.behaviour = dict.fromkeys(BOTH, _Behaviour())
@@ -215,11 +218,9 @@ class _Forwarder:
         self._pairs: set[_Pair] = set()
         self._attempts: list[float] = []
         self._listener: Optional[asyncio.AbstractServer] = None
-        self.port = 0
 
     async def listen(self) -> None:
         self._listener = await asyncio.start_server(self._accept, HOST, self.port, backlog=1024)
-        self.port = int(self._listener.sockets[0].getsockname()[1])
 
     async def passing(self, direction: str) -> None:
         """Returns when the direction passes."""
@@ -301,8 +302,8 @@ def _say(answer: Any) -> None:
     print(json.dumps(answer), flush=True)  # noqa: T201 - its parent reads it
 
 
-async def _main(target: int, seed: int) -> None:
-    forwarder = _Forwarder(target, seed)
+async def _main(port: int, target: int, seed: int) -> None:
+    forwarder = _Forwarder(port, target, seed)
     await forwarder.listen()
     commands = await _commands()
     _say(forwarder.port)
@@ -315,4 +316,4 @@ async def _main(target: int, seed: int) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal goes to all; the parent ends this
     with suppress(asyncio.CancelledError):
-        asyncio.run(_main(int(sys.argv[1]), int(sys.argv[2])))
+        asyncio.run(_main(*map(int, sys.argv[1:])))

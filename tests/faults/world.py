@@ -99,6 +99,7 @@ class World:
         self.proofs: list[Proof] = []
         self._settled: set[str] = set()  # values that an earlier proof was content with
         self._fault_ended_s = time.monotonic()
+        self.began_s = time.monotonic()  # with this load
 
     # --- the life of a world ----------------------------------------------------------------------
 
@@ -127,6 +128,7 @@ class World:
 
     def begin_load(self) -> None:
         """Runners, and poison among the results."""
+        self.began_s = time.monotonic()
         self.runners.begin([random.Random(self.chance.random()) for _ in range(self._runner_count)])
         self.poison.begin()
 

@@ -444,6 +444,39 @@ def test_a_value_that_couchdb_does_not_take_for_json_stops_no_other(couch_store)
     assert outcomes[1].refused or couch_store.record("web02")["rpms"] == "\ud800"
 
 
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
+def test_what_another_result_has_stored_before_it_is_tried_again_is_no_second_change(couch_url, first, second):
+    """A server wrote the change and died; another one stored a later, or an earlier, result of the same value."""
+
+    records = couch_url.rpartition("/")[2]
+
+    def stop_at_the_record(exchange: Exchange) -> None:
+        if exchange.path == f"/{records}/_bulk_docs":
+            exchange.reply(503)
+        else:
+            exchange.pass_on()
+
+    with between(couch_url, stop_at_the_record) as (store, _):
+        store.setup()
+        with pytest.raises(StoreUnavailable):
+            store.apply([result(first, "a")], EARLIER)
+    with closing(persistence.connect(couch_url)) as store:
+        assert [outcome.stage for outcome in store.apply([result(second, "a")], LATER)] == [STORED]
+        assert [outcome.stage for outcome in store.apply([result(first, "a")], LATER, again=True)] == [UNCHANGED]
+        changes = {change["seq"]: bool(change.get("late")) for change in store.history("web01", "rpms")}
+        assert changes == {first: True, second: False}
+        assert store.record("web01")["vogeler"]["keys"]["rpms"]["seq"] == second
+
+
+def test_what_was_held_before_stays_a_change_when_it_is_tried_again(couch_url):
+    with closing(persistence.connect(couch_url)) as store:
+        store.setup()
+        for seq, value in enumerate("aba", 1):
+            store.apply([result(seq, value)], EARLIER)
+        assert [outcome.stage for outcome in store.apply([result(1, "a")], LATER, again=True)] == [UNCHANGED]
+        assert not any(change.get("late") for change in store.history("web01", "rpms"))
+
+
 @pytest.mark.parametrize("database", ["", "_status", "_history"])
 def test_a_write_whose_answer_is_lost_is_written_once(couch_url, database):
     """It is sent again, and looks like a conflict: read again, it is what we wanted."""

@@ -64,7 +64,7 @@ class RabbitMQ:
     def __init__(self, script: str, folder: Path, like: Optional[RabbitMQ] = None) -> None:
         """``like``: a node whose password, cookie and port mapper it has, so that the two can be a cluster."""
         self.host = HOST
-        self.port, self.api_port, self.tls_port, self._dist_port, self._epmd_port = _free_ports(5)
+        self.port, self.api_port, self.tls_port, self._dist_port, self._epmd_port = free_ports(5)
         self.name = f"vogeler-{self.port}@localhost"
         self.password, self._cookie = secrets.token_hex(8), secrets.token_hex(16)
         if like is not None:
@@ -300,7 +300,7 @@ class RabbitMQ:
         return f"amqp://{self.user}:{self.password}@{self.host}:{self.port}/{quote(vhost, safe='')}"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago: held all at once, so that they differ.
 
     None of those that the kernel gives to connections that go out (ip(7), ip_local_port_range): while a broker is down,

@@ -126,10 +126,11 @@ class Store(Protocol):
     def ping(self) -> str:
         """The store's name and version. Raises StoreError when its databases are not there."""
 
-    def apply(self, batch: Sequence[Storable], received_at: str) -> list[Outcome]:
+    def apply(self, batch: Sequence[Storable], received_at: str, again: bool = False) -> list[Outcome]:
         """Store a batch: history before record before status. An outcome each, in order.
 
-        One message that the store refuses does not stop the others.
+        One message that the store refuses does not stop the others. ``again``: somebody may have begun to store some
+        of it before, and got no further.
         """
 
     def record(self, node: str) -> Document | None:

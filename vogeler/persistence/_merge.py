@@ -11,7 +11,7 @@ clocks of several servers say, and whichever of them dies between writing histor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -59,6 +59,8 @@ class Merged:
     history: list[Document]
     outcomes: list[Outcome]
     held: Mapping[str, Age] = field(default_factory=dict)  # by key, of what the record held before
+    # Of results equal to the record: the id that one would have in the history, and that of the change that is held.
+    doubtful: Sequence[tuple[str, str]] = ()
 
 
 def merge(
@@ -82,7 +84,7 @@ def merge(
     history = list(work.history.values())
     if status is None and work.changed_status is not None and forgotten_at is not None:
         history.insert(0, _returned(node, forgotten_at, received_at))
-    return Merged(work.changed_record, work.changed_status, history, outcomes, held)
+    return Merged(work.changed_record, work.changed_status, history, outcomes, held, work.doubtful)
 
 
 def may_change(messages: Iterable[Storable]) -> bool:
@@ -129,6 +131,18 @@ def corrected(merged: Merged, existing: Mapping[str, Document]) -> list[Document
             was_held = found.get("stored_at", "") <= stored_at and found["seq"] <= seq
             anew += [] if was_held else [{**found, "late": True}]
     return anew
+
+
+def never_held(merged: Merged, existing: Mapping[str, Document]) -> Iterator[Document]:
+    """Changes that never were in the record, as they have to be written anew: late.
+
+    A try at a result wrote its change and got no further, and another result brought the same value before it was
+    tried again. Both changes then follow the same one, and one of them alone is held.
+    """
+    for name, held in merged.doubtful:
+        change, now = existing.get(name), existing.get(held)
+        if change and now and name != held and not change.get("late") and change.get("previous") == now.get("previous"):
+            yield {**change, "late": True}
 
 
 def by_node(batch: Sequence[Storable]) -> dict[str, list[int]]:
@@ -203,6 +217,7 @@ class _Work:
         self.changed_record: Document | None = None
         self.changed_status: Document | None = None
         self.history: dict[str, Document] = {}
+        self.doubtful: list[tuple[str, str]] = []
 
     def ages(self) -> dict[str, Age]:
         """Since when the record holds the value of each key."""
@@ -260,7 +275,13 @@ class _Work:
             if _deeper_than(result.value, _MAX_DEPTH):
                 return self._too_deep(result)
             self._record = self.changed_record = {**self._record, result.key: result.value}
-        return Outcome(STORED if stored.get("seq") == result.seq else UNCHANGED)
+        if stored.get("seq") == result.seq:
+            return Outcome(STORED)
+        digest = stored.get("digest")
+        self.doubtful.append(
+            (self._id_of(result.key, result.seq, digest), self._id_of(result.key, stored.get("seq"), digest))
+        )
+        return Outcome(UNCHANGED)
 
     def _too_deep(self, result: Result) -> Outcome:
         return refused(f"the value of {result.key} is nested deeper than {_MAX_DEPTH}")

@@ -85,18 +85,18 @@ class CouchStore:
         product = "CouchDB" if "couchdb" in welcome else "a server with CouchDB's API,"
         return f"{product} {welcome['version']}"
 
-    def apply(self, batch: Sequence[Storable], received_at: str) -> list[Outcome]:
+    def apply(self, batch: Sequence[Storable], received_at: str, again: bool = False) -> list[Outcome]:
         """Each document that was changed meanwhile by somebody else is read, merged and written again."""
         outcomes: dict[int, Outcome] = {}
         waiting = _merge.by_node(batch)
         for attempt in range(_TRIES):
             _pause(attempt)
             todo = {node: [batch[position] for position in positions] for node, positions in waiting.items()}
-            tried = self._try(todo, received_at)
+            tried = self._try(todo, received_at, again or attempt > 0)
             for node in tried.written():
                 outcomes.update(zip(waiting[node], tried.merged[node].outcomes))
             for node, reason in tried.refused.items():
-                outcomes.update(zip(waiting[node], self._one_by_one(todo[node], reason, received_at)))
+                outcomes.update(zip(waiting[node], self._one_by_one(todo[node], reason, received_at, again)))
             waiting = {node: waiting[node] for node in tried.conflicts}
             if not waiting:
                 return [outcomes[position] for position in range(len(batch))]
@@ -221,7 +221,7 @@ class CouchStore:
 
     # --- one try at a batch -----------------------------------------------------------------------
 
-    def _try(self, todo: dict[str, list[Storable]], received_at: str) -> _Tried:
+    def _try(self, todo: dict[str, list[Storable]], received_at: str, again: bool) -> _Tried:
         """Read, merge, write: history before record before status."""
         records, statuses = self._found(todo)
         forgotten_at = self._forgotten_at(records, statuses)
@@ -238,6 +238,8 @@ class CouchStore:
         }
         tried, texts = _Tried(merged), Texts()
         self._write_history(tried, texts)
+        if again:
+            self._disown(tried, texts)
         tried.note(self._records.write([work.record for work in tried.left() if work.record is not None], texts))
         tried.note(self._status.write([work.status for work in tried.left() if work.status is not None], texts))
         self._records.drop(tried.conflicts)
@@ -268,6 +270,15 @@ class CouchStore:
             anew = [change for work in tried.left() for change in _merge.corrected(work, existing)]
             tried.note(self._history.write(anew, texts.change).of(nodes))
 
+    def _disown(self, tried: _Tried, texts: Texts) -> None:
+        """What an earlier try at a result left in the history, when another one has brought its value meanwhile."""
+        doubtful = {name for work in tried.left() for pair in work.doubtful for name in pair}
+        if doubtful:
+            existing = self._history.read(sorted(doubtful)).documents
+            anew = [change for work in tried.left() for change in _merge.never_held(work, existing)]
+            nodes = {change["_id"]: change["node"] for change in anew}
+            tried.note(self._history.write(anew, texts.change).of(nodes))
+
     def _forgotten_at(self, records: Found, statuses: Found) -> Mapping[str, str]:
         """When the nodes whose documents were deleted were last forgotten."""
         found = {}
@@ -279,11 +290,11 @@ class CouchStore:
                 found[node] = unquote(row["id"][len(first) :])
         return found
 
-    def _one_by_one(self, messages: list[Storable], reason: str, received_at: str) -> list[Outcome]:
+    def _one_by_one(self, messages: list[Storable], reason: str, received_at: str, again: bool) -> list[Outcome]:
         """Of a node whose document was refused: the message that is to blame, apart from the others."""
         if len(messages) == 1:
             return [_merge.refused(reason)]
-        return [self.apply([message], received_at)[0] for message in messages]
+        return [self.apply([message], received_at, again)[0] for message in messages]
 
     def _contended(self, nodes: Iterable[str]) -> StoreUnavailable:
         return StoreUnavailable(

@@ -85,8 +85,9 @@ class SqliteStore:
             self._connection.execute("SELECT count(*) FROM (SELECT 1 FROM status LIMIT 1)").fetchone()
         return f"SQLite {sqlite3.sqlite_version}"
 
-    def apply(self, batch: Sequence[Storable], received_at: str) -> list[Outcome]:
-        """The batch in one transaction."""
+    def apply(self, batch: Sequence[Storable], received_at: str, again: bool = False) -> list[Outcome]:
+        """The batch in one transaction: what was begun before has left nothing."""
+        del again
         outcomes: dict[int, Outcome] = {}
         self._check_still_there()
         with self._translated(), self._transaction():
