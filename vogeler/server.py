@@ -44,7 +44,7 @@ _LONGEST_WAIT_S = 30.0
 _WRITER_ENDS_WITHIN_S = 1.0
 # How long it should take to store a batch, as who comes next waits for it; and what is stored at once even if it takes
 # longer, as every batch takes some time by itself.
-_BATCH_TAKES_S, _LEAST_BATCH = 0.05, 20
+_BATCH_TAKES_S, _LEAST_BATCH = 0.08, 40
 _BATCHES_AHEAD = 2  # one is being written, the next is decoded meanwhile
 # Python hands the interpreter to a waiting thread after this time, 5 ms by default: so long the writer would wait
 # after every answer of the store while the other thread decodes.

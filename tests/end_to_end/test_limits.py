@@ -45,7 +45,7 @@ def test_a_result_that_the_broker_finds_too_large_is_sent_without_its_value(stri
     random = f"import random; print(random.randbytes(int(open({str(size)!r}).read())).hex())"
     fleet.plugin("noise", f'{sys.executable} -c "{random}"', result_format="string")
     fleet.plugin("facts", "echo fact")
-    fleet.server().wait_for("ready")
+    fleet.server().wait_for("store")  # which is set up then
     client = fleet.client("web01")
     fleet.wait_known("web01")
     assert fleet.ask("-c", "noise", "-n", "web01")["web01"]["stage"] == "stored"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +17,8 @@ from tests.persistence.test_couch import between
 from tests.persistence.test_properties import KEYS, Play, _in_order, _plain, _steps, seldom, sqlite_store
 from tests.servers.couchdb import CouchServer
 from vogeler import persistence
-from vogeler.messages import STORED, UNCHANGED
+from vogeler.errors import StoreUnavailable
+from vogeler.messages import STORED, UNCHANGED, Heartbeat
 from vogeler.persistence import LATE, Document, Store
 from vogeler.persistence._couch_copies import Copies, packed, without_values
 from vogeler.persistence._texts import LEFT_OUT, Texts, plain
@@ -199,6 +200,34 @@ def test_values_that_were_not_read_are_written_as_they_were(couch_store, couch_u
         record = couch_store.record("web01")
     assert {key: record[key] for key in written} == {**written, "rpms": {**LARGE, "new": 1}}
     assert record["facter"] == "y"
+
+
+@pytest.mark.parametrize("database", ["", "_status", "_history"])
+@pytest.mark.parametrize("kind", ["result", "heartbeat"])
+def test_a_write_that_fails_for_now_leaves_no_half_of_a_document(couch_url, database, kind):
+    """What was read is not all kept; what is written next must be whole."""
+    broken: list[str] = []
+
+    def refuse(exchange: Exchange) -> None:
+        if exchange.path in broken:
+            exchange.reply(503, b'{"error":"busy","reason":"later"}')
+        else:
+            exchange.pass_on()
+
+    with between(couch_url, refuse) as (store, _):
+        store.setup()
+        agent = {"version": "1", "started_at": at(0), "plugins": [{"name": f"p{n}", "key": "k"} for n in range(99)]}
+        store.apply([Heartbeat("web01", agent), result(1, LARGE), result(1, ALSO_LARGE, key="dpkg")], at(0))
+    with between(couch_url, refuse) as (store, _):  # one that was just started
+        for seq, value in ((2, LARGE), (3, "x"), (4, LARGE)):
+            batch = [heartbeat("web02"), Heartbeat("web01", agent) if kind == "heartbeat" else result(seq, value)]
+            broken.append(f"{urlsplit(couch_url).path}{database}/_bulk_docs")
+            with suppress(StoreUnavailable):
+                store.apply(batch, at(seq))
+            broken.clear()
+            store.apply(batch, at(seq))
+        record, status = store.record("web01"), store.status("web01")
+        assert (record["rpms"], record["dpkg"], status["agent"]) == (LARGE, ALSO_LARGE, agent)
 
 
 def test_volatile_paths_are_compared_with_the_value_that_is_stored(couch_store):

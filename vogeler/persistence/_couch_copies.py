@@ -93,10 +93,15 @@ def _may_be_large(key: str, value: object) -> bool:
 
 
 class CopiedDatabase:
-    """A database of documents that are merged and written again and again: what is known is not read."""
+    """A database of documents that are merged and written again and again: what is known is not read.
 
-    def __init__(self, database: Database, limit_bytes: int) -> None:
+    ``in_part``: copies are kept of what was only read, too, without large values. Not so of documents whose every
+    merge is written, which takes all of their values.
+    """
+
+    def __init__(self, database: Database, limit_bytes: int, in_part: bool) -> None:
         self.database = database
+        self._in_part = in_part
         self._packer = ThreadPoolExecutor(1, "packer")  # compressing leaves the interpreter to others
         self._copies = Copies(limit_bytes)
 
@@ -120,7 +125,7 @@ class CopiedDatabase:
     def read(self, names: list[str]) -> Found:
         """The documents that there are, from the server."""
         found = self.database.read(names) if names else Found({}, set())
-        for document in found.documents.values():
+        for document in found.documents.values() if self._in_part else ():
             self._copies.keep(document["_rev"], without_values(document))
         return found
 

@@ -59,8 +59,8 @@ class CouchStore:
     def __init__(self, couch: Couch, database: str, where: str) -> None:
         self._couch = couch
         self._where = where
-        self._records = CopiedDatabase(Database(couch, database, where), _COPIES_BYTES)
-        self._status = CopiedDatabase(Database(couch, f"{database}_status", where), _COPIES_BYTES // 2)
+        self._records = CopiedDatabase(Database(couch, database, where), _COPIES_BYTES, in_part=True)
+        self._status = CopiedDatabase(Database(couch, f"{database}_status", where), _COPIES_BYTES // 2, in_part=False)
         self._history = Database(couch, f"{database}_history", where)
 
     def setup(self, designs: Path | None = None) -> list[str]:
