@@ -33,7 +33,7 @@ STAGES = {
     "deliver": ("_on_delivery", "process_data_events", "receive"),
 }
 STAGE_OF = {name: stage for stage, names in STAGES.items() for name in names}
-WAITING = {"readinto", "wait", "poll", "select", "join", "_next_to_write"}
+WAITING = {"readinto", "wait", "poll", "select", "join", "_next_to_write", "_worker"}
 
 
 def stage_of(frame: Optional[FrameType]) -> str:

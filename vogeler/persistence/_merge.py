@@ -44,6 +44,7 @@ _MAX_DEPTH = 200
 _CLOCK_SKEW_S = 300.0
 _TICK_S = 0.001
 _NEVER = ("", -1)
+_CONTAINERS = frozenset({dict, list})
 _PLACE = ("late", "stored_at", "previous")  # what says when the record held the value of a change
 
 
@@ -343,8 +344,12 @@ class _Work:
 def _deeper_than(value: object, levels: int) -> bool:
     if not isinstance(value, (dict, list)):
         return False
-    inner = [item for item in (value.values() if isinstance(value, dict) else value) if isinstance(item, (dict, list))]
-    return levels == 0 or any(_deeper_than(item, levels - 1) for item in inner)
+    if levels == 0:
+        return True
+    items = value.values() if isinstance(value, dict) else value
+    if _CONTAINERS.isdisjoint(map(type, items)):  # most are flat
+        return False
+    return any(_deeper_than(item, levels - 1) for item in items)
 
 
 def _about(record: Document) -> Document:
