@@ -3,26 +3,23 @@
 A setting is a field of ``Settings`` and nothing else: its flag (``--batch-age``), environment variable
 (``VOGELER_BATCH_AGE``) and file key (``batch_age``) follow from its name. The file is INI: ``[vogeler]``
 is for every program, ``[client]``, ``[server]``, ``[runner]`` and ``[admin]`` for one.
+
+``--help`` needs the table of settings alone: what reads or checks a value is imported where it does so.
 """
 
 from __future__ import annotations
 
-import configparser
 import os
-import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
-from vogeler import urls
 from vogeler.errors import ConfigError, UsageError
-from vogeler.messages import check_node_name
-from vogeler.registry import did_you_mean
 from vogeler.units import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    import configparser
 
 PROGRAMS = ("client", "server", "runner", "admin")
 DEFAULT_FILE = Path("/etc/vogeler/vogeler.conf")
@@ -40,17 +37,23 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _groups(text: str) -> tuple[str, ...]:
+    from vogeler.messages import check_node_name
+
     for name in _names(text):
         check_node_name(name)
     return _names(text)
 
 
 def _node(text: str) -> str:
+    from vogeler.messages import check_node_name
+
     check_node_name(text)
     return text
 
 
 def _url(text: str) -> str:
+    from vogeler import urls
+
     urls.parse_many(text)
     return text
 
@@ -95,15 +98,31 @@ def _choice(*words: str) -> Callable[[str], str]:
 _NOTHING: dict[Callable[[str], Any], Any] = {_names: (), _groups: (), _folder: None, parse_duration: None}
 
 
+class Setting:
+    """One row of the table below: which programs it is for, and what its text means."""
+
+    def __init__(
+        self, default: str, parse: Callable[[str], Any], help: str, programs: tuple[str, ...], flag: bool
+    ) -> None:
+        self.name = ""
+        self.default, self.parse, self.help, self.programs, self.flag = default, parse, help, programs, flag
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+
 def _setting(
     default: str, parse: Callable[[str], Any], help: str, programs: tuple[str, ...] = PROGRAMS, flag: bool = True
 ) -> Any:
-    return field(metadata={"default": default, "parse": parse, "help": help, "programs": programs, "flag": flag})
+    """A row, where a type checker looks for the value."""
+    return Setting(default, parse, help, programs, flag)
 
 
-@dataclass(frozen=True)
 class Settings:
-    """Every setting there is. Durations are seconds, sizes bytes. ``etc/vogeler.conf`` shows them all."""
+    """Every setting there is. Durations are seconds, sizes bytes. ``etc/vogeler.conf`` shows them all.
+
+    Not a dataclass: making one of so many fields would be a third of what a command takes to start.
+    """
 
     qhost: str = _setting("", _url, "the broker: local:///PATH or amqp://USER@HOST/VHOST, a comma list for a cluster")
     dbhost: str = _setting(
@@ -168,10 +187,19 @@ class Settings:
     ttl: float | None = _setting("", parse_duration, "until when a node may begin; empty: as timeout", ("runner",))
     splay: float = _setting("0s", parse_duration, "each node waits a random time up to this first", ("runner",))
 
+    def __init__(self, **values: Any) -> None:
+        vars(self).update(values)
 
-def settings_of(program: str) -> list[Field[Any]]:
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"settings never change: {name}")
+
+
+SETTINGS = tuple(row for row in vars(Settings).values() if isinstance(row, Setting))
+
+
+def settings_of(program: str) -> list[Setting]:
     """The settings that one program uses, in the order they are documented."""
-    return [spec for spec in fields(Settings) if program in spec.metadata["programs"]]
+    return [spec for spec in SETTINGS if program in spec.programs]
 
 
 def flag_of(name: str) -> str:
@@ -193,25 +221,25 @@ def load(
     Raises ConfigError for a file or variable, UsageError for a flag.
     """
     environ = os.environ if environ is None else environ
-    values = {spec.name: (spec.metadata["default"], "the default") for spec in fields(Settings)}
+    values = {spec.name: (spec.default, "the default") for spec in SETTINGS}
     values.update(_from_file(program, file, environ))
     values.update(_from_environment(program, environ))
     values.update(_from_flags(flags))
-    parsed = {spec.name: _parsed(spec, *values[spec.name]) for spec in fields(Settings)}
+    parsed = {spec.name: _parsed(spec, *values[spec.name]) for spec in SETTINGS}
     return Settings(**{**parsed, **_computed(program, parsed)})
 
 
-def _parsed(spec: Field[Any], text: str, source: str) -> Any:
-    if text == "" and spec.metadata["default"] == "":
-        return _NOTHING.get(spec.metadata["parse"], "")
+def _parsed(spec: Setting, text: str, source: str) -> Any:
+    if text == "" and spec.default == "":
+        return _NOTHING.get(spec.parse, "")
     if "\0" in text or not _is_utf8(text):
-        raise ConfigError(f"{spec.name} ({source}): not a text in UTF-8", f"it is {spec.metadata['help']}")
+        raise ConfigError(f"{spec.name} ({source}): not a text in UTF-8", f"it is {spec.help}")
     try:
-        return spec.metadata["parse"](text)
+        return spec.parse(text)
     except UsageError as error:
         raise ConfigError(f"{spec.name} ({source}): {error}", error.remedy) from None
     except ValueError as error:
-        raise ConfigError(f"{spec.name} ({source}): {error}", f"it is {spec.metadata['help']}") from None
+        raise ConfigError(f"{spec.name} ({source}): {error}", f"it is {spec.help}") from None
 
 
 def _is_utf8(text: str) -> bool:
@@ -228,6 +256,8 @@ def _from_file(program: str, file: Path | None, environ: Mapping[str, str]) -> d
     path = named or DEFAULT_FILE
     if named is None and not path.exists():
         return {}
+    from vogeler.registry import did_you_mean
+
     found: dict[str, tuple[str, str]] = {}
     parser = _read(path)
     for section in parser.sections():
@@ -237,7 +267,7 @@ def _from_file(program: str, file: Path | None, environ: Mapping[str, str]) -> d
             )
     for section in (COMMON_SECTION, *PROGRAMS):
         if parser.has_section(section):
-            known = {s.name for s in (fields(Settings) if section == COMMON_SECTION else settings_of(section))}
+            known = {s.name for s in (SETTINGS if section == COMMON_SECTION else settings_of(section))}
             for key, value in parser.items(section):
                 if key not in known:
                     raise ConfigError(f"{path}, [{section}]: unknown key {key!r}", did_you_mean(key, known))
@@ -247,6 +277,8 @@ def _from_file(program: str, file: Path | None, environ: Mapping[str, str]) -> d
 
 
 def _read(path: Path) -> configparser.ConfigParser:
+    import configparser
+
     parser = configparser.ConfigParser(interpolation=None, default_section="", inline_comment_prefixes=(" #", " ;"))
     try:
         parser.read_string(path.read_text(encoding="utf-8"), str(path))
@@ -260,9 +292,11 @@ def _read(path: Path) -> configparser.ConfigParser:
 
 
 def _from_environment(program: str, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    known = {environment_of(spec.name): spec.name for spec in fields(Settings)}
+    known = {environment_of(spec.name): spec.name for spec in SETTINGS}
     for variable in environ:
-        if variable.startswith("VOGELER_") and variable not in known:
+        if variable.startswith("VOGELER_") and variable not in known and variable != "VOGELER_CONFIG":
+            from difflib import get_close_matches
+
             close = get_close_matches(variable, known, n=1, cutoff=0.85)
             if close:
                 raise ConfigError(f"unknown environment variable {variable}", f"did you mean {close[0]}?")
@@ -270,6 +304,8 @@ def _from_environment(program: str, environ: Mapping[str, str]) -> dict[str, tup
 
 
 def _from_flags(flags: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    from vogeler import urls
+
     for name in ("qhost", "dbhost"):
         if name in flags and urls.has_password(flags[name]):
             raise UsageError(
@@ -281,6 +317,8 @@ def _from_flags(flags: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 def _computed(program: str, parsed: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults that depend on the machine."""
+    from urllib.parse import quote
+
     state = quote(str(state_directory())) if not (parsed["qhost"] and parsed["dbhost"]) else ""
     computed: dict[str, Any] = {}
     if not parsed["qhost"]:
@@ -294,12 +332,14 @@ def _computed(program: str, parsed: Mapping[str, Any]) -> dict[str, Any]:
     return computed
 
 
-def _host_name() -> tuple[Field[Any], str, str]:
+def _host_name() -> tuple[Setting, str, str]:
+    import socket
+
     name = socket.gethostname()
     full = name if "." in name else socket.getfqdn()
     if full.startswith("localhost") or not full:
         full = name
-    return next(spec for spec in fields(Settings) if spec.name == "node"), full, "this host's name"
+    return next(spec for spec in SETTINGS if spec.name == "node"), full, "this host's name"
 
 
 def state_directory() -> Path:

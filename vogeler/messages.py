@@ -7,7 +7,6 @@ restriction into it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -315,6 +314,8 @@ def canonical_json(value: object) -> str:
 
 def digest_of(value: object) -> str:
     """``sha256:`` and the hex digest of the canonical JSON: equal facts, equal digest."""
+    import hashlib  # brings OpenSSL along, and many commands digest nothing
+
     return "sha256:" + hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 

@@ -6,10 +6,9 @@ module's name is the scheme's or the format's. Adding one is adding a file.
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import pkgutil
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 
 from vogeler.errors import UsageError
@@ -19,8 +18,9 @@ _MOST_NAMED = 12
 
 def names(package: str) -> list[str]:
     """The names that can be asked for in ``package``, sorted. Imports none of them."""
-    path = importlib.import_module(package).__path__
-    return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
+    folders = importlib.import_module(package).__path__
+    files = [file for folder in folders for file in Path(folder).glob("*.py")]
+    return sorted(file.stem for file in files if not file.stem.startswith("_"))
 
 
 def load(package: str, name: str, what: str) -> ModuleType:
@@ -38,6 +38,8 @@ def load(package: str, name: str, what: str) -> ModuleType:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A sentence naming the closest of the ``known`` words, or the first of them."""
+    import difflib  # for those who mistype
+
     candidates = sorted(known)
     close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     if close:

@@ -102,7 +102,8 @@ def has_password(text: str) -> bool:
 def _check(parts: SplitResult) -> None:
     """What urlsplit lets pass although it can't be meant. Raises ValueError."""
     host = parts.hostname or ""
-    host.encode("idna")  # a UnicodeError is a ValueError
+    if host:
+        host.encode("idna")  # a UnicodeError is a ValueError
     beyond = parts.path if "@" in parts.netloc else parts.path + parts.query
     in_password = bool(parts.netloc) and "@" in beyond  # a slash or question mark, which ended the host too early
     if _NO_HOST.search(host) or in_password or parts.fragment or "\0" in unquote(parts.path + parts.query):

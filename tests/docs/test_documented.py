@@ -17,7 +17,7 @@ import pytest
 from vogeler import registry
 from vogeler.cli import client, runner
 from vogeler.cli._program import parser_for
-from vogeler.config import COMMON_SECTION, PROGRAMS, Settings, environment_of, flag_of, load
+from vogeler.config import COMMON_SECTION, PROGRAMS, SETTINGS, Setting, environment_of, flag_of, load
 from vogeler.errors import ExitCode
 from vogeler.messages import Command, Envelope, Heartbeat, Receipt, Result, decode, digest_of
 from vogeler.plugins import KEYS
@@ -27,7 +27,6 @@ DOCS = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
 MARKDOWN = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs/decisions").glob("*.md"))]
 REFERENCE = (ROOT / "docs/reference.rst").read_text(encoding="utf-8")
 EXAMPLE_FILE = ROOT / "etc/vogeler.conf"
-SETTINGS = {spec.name: spec for spec in fields(Settings)}
 MESSAGES = (Command, Result, Heartbeat, Receipt)  # in the order of docs/formats.rst
 
 
@@ -48,15 +47,14 @@ def rows(text: str) -> list[str]:
 # --- settings --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_a_setting_is_in_the_reference_with_its_names_default_and_programs(name: str) -> None:
-    metadata = SETTINGS[name].metadata
-    first = f"``{flag_of(name)}``" if metadata["flag"] else "(no flag)"
-    names = f"| {first}\n       | ``{environment_of(name)}``\n       | ``{name}``\n"
+@pytest.mark.parametrize("spec", SETTINGS, ids=lambda spec: spec.name)
+def test_a_setting_is_in_the_reference_with_its_names_default_and_programs(spec: Setting) -> None:
+    first = f"``{flag_of(spec.name)}``" if spec.flag else "(no flag)"
+    names = f"| {first}\n       | ``{environment_of(spec.name)}``\n       | ``{spec.name}``\n"
     (row,) = [row for row in rows(section("Settings")) if row.startswith(names)]
     _, default, _, programs, meaning = re.split(r"\n     - ", row, maxsplit=4)
-    assert default == (f"``{metadata['default']}``" if metadata["default"] else "empty")
-    assert programs == ("all" if metadata["programs"] == PROGRAMS else ", ".join(metadata["programs"]))
+    assert default == (f"``{spec.default}``" if spec.default else "empty")
+    assert programs == ("all" if spec.programs == PROGRAMS else ", ".join(spec.programs))
     assert meaning.strip()
 
 
@@ -74,9 +72,8 @@ def sections_of_example() -> dict[str, tuple[str, str]]:
 
 def test_the_example_file_shows_every_setting_at_its_default_in_its_section() -> None:
     expected = {}
-    for name, spec in SETTINGS.items():
-        programs = spec.metadata["programs"]
-        expected[name] = (programs[0] if len(programs) == 1 else COMMON_SECTION, spec.metadata["default"])
+    for spec in SETTINGS:
+        expected[spec.name] = (spec.programs[0] if len(spec.programs) == 1 else COMMON_SECTION, spec.default)
     assert sections_of_example() == expected
 
 
@@ -90,7 +87,7 @@ def test_the_example_file_changes_nothing_commented_out_or_not(program: str, unc
         assert not re.search(r"^#[a-z]", text, re.MULTILINE)
     (tmp_path / "vogeler.conf").write_text(text)
     settings = load(program, {}, {}, tmp_path / "vogeler.conf")
-    assert settings == load(program, {}, {}, tmp_path / "empty.conf")
+    assert vars(settings) == vars(load(program, {}, {}, tmp_path / "empty.conf"))
 
 
 # --- command lines ---------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 from tests.servers.processes import Fleet, wait_until
 from tests.servers.rabbitmq import RabbitMQ
 from vogeler import topology
-from vogeler.cli._program import LEAVE_AFTER_S
+from vogeler.cli._daemon import LEAVE_AFTER_S
 
 SLACK_S = 10.0  # of a busy machine
 

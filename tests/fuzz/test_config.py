@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.examples import NASTY_TEXTS, fuzzed, mutated, tried
-from vogeler.config import PROGRAMS, Settings, environment_of, load
+from vogeler.config import PROGRAMS, SETTINGS, Settings, environment_of, load
 from vogeler.errors import UsageError
 
 SHIPPED = (Path(__file__).parents[2] / "etc" / "vogeler.conf").read_text()
-NAMES = st.sampled_from([field.name for field in fields(Settings)])
+NAMES = st.sampled_from([spec.name for spec in SETTINGS])
 VALUES = st.one_of(
     NASTY_TEXTS,
     st.sampled_from(

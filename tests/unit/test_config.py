@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from vogeler.config import PROGRAMS, Settings, environment_of, load, settings_of
+from vogeler.config import PROGRAMS, SETTINGS, environment_of, load, settings_of
 from vogeler.errors import ConfigError, UsageError
 
 
@@ -113,7 +112,7 @@ def test_every_setting_belongs_to_a_program_and_has_a_working_default(file: Path
     file.write_text("")
     for program in PROGRAMS:
         assert load(program, {}, {}, file)
-    assert {spec.name for program in PROGRAMS for spec in settings_of(program)} == {s.name for s in fields(Settings)}
+    assert {spec.name for program in PROGRAMS for spec in settings_of(program)} == {s.name for s in SETTINGS}
 
 
 @pytest.mark.parametrize("text", ["/tmp/\0x", "x\udcff"])

@@ -1,12 +1,12 @@
-"""Rows and values on stdout: as a table for people, as JSON or CSV for programs."""
+"""Rows and values on stdout: as a table for people, as JSON or CSV for programs.
+
+A command that shows its help has nothing to write: what writes is imported where it does so.
+"""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +28,8 @@ def write_rows(rows: Iterable[Row], columns: Sequence[str], format: str) -> None
 
 def _write_json(rows: Iterable[Row], columns: Sequence[str]) -> None:
     """One JSON array, a row a line: streamed."""
+    import json
+
     separator = "["
     for row in rows:
         print(separator + json.dumps({name: row.get(name) for name in columns}, ensure_ascii=False))
@@ -36,6 +38,8 @@ def _write_json(rows: Iterable[Row], columns: Sequence[str]) -> None:
 
 
 def _write_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
+    import csv
+
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
@@ -54,6 +58,8 @@ def _write_table(rows: Iterable[Row], columns: Sequence[str]) -> None:
 
 def write_value(value: Any, format: str) -> None:
     """One value of a record: JSON; or the lines of a list, the pairs of a mapping."""
+    import json
+
     if format == "json" or not isinstance(value, (dict, list)):
         print(json.dumps(value, ensure_ascii=False, indent=2) if format == "json" else printable_lines(as_text(value)))
     elif isinstance(value, dict):
@@ -73,6 +79,8 @@ def as_text(value: Any) -> str:
     """A value in one cell: text as it is, lists and objects as JSON, null as nothing."""
     if value is None:
         return ""
+    import json
+
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -81,6 +89,8 @@ def printable(text: str) -> str:
     text = " ".join(text.split("\n"))
     if text.isprintable():
         return text
+    import unicodedata
+
     return "".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in text)
 
 

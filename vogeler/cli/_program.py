@@ -1,33 +1,23 @@
-"""What the four command lines share: flags from settings, logging, and the one error boundary."""
+"""What the four command lines share: flags from settings, and the one error boundary.
+
+Whatever is imported here, and by the modules that show ``--help``, every command waits for.
+"""
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
-import logging
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from vogeler import __version__
-from vogeler.cli._output import printable
 from vogeler.config import Settings, flag_of, load, settings_of
 from vogeler.errors import ExitCode, UsageError, VogelerError
-from vogeler.units import to_timestamp
 
 EPILOG = "Settings may also come from the environment (VOGELER_QHOST, ...) or the file; see etc/vogeler.conf."
-
-
-log = logging.getLogger(__name__)
-
 _PREFIX = "setting_"
-LEAVE_AFTER_S = 5.0  # beyond stop_timeout
 
 
 def parser_for(program: str, description: str) -> argparse.ArgumentParser:
@@ -49,9 +39,9 @@ def settings_flags(program: str) -> argparse.ArgumentParser:
     group = parser.add_argument_group("settings")
     group.add_argument("--config", metavar="FILE", help="an INI file (default: /etc/vogeler/vogeler.conf)")
     for spec in settings_of(program):
-        if spec.metadata["flag"]:
-            default = spec.metadata["default"]
-            text = spec.metadata["help"] + (f" (default: {default})" if default else "")
+        if spec.flag:
+            default = spec.default
+            text = spec.help + (f" (default: {default})" if default else "")
             group.add_argument(
                 flag_of(spec.name),
                 action="append" if spec.name == "plugins" else "store",
@@ -120,65 +110,3 @@ def complain(program: str, error: VogelerError) -> None:
 def talk(text: str) -> None:
     """Words for the person in front of the screen: to stderr, so that stdout is data alone."""
     print(text, file=sys.stderr, flush=True)
-
-
-class _TextFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        text = f"{to_timestamp(record.created)} {record.levelname.lower()} {printable(record.getMessage())}"
-        return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
-
-
-class _JsonFormatter(logging.Formatter):
-    _EXTRA = ("event", "run", "node", "alias", "status", "counts")
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "at": to_timestamp(record.created),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line.update((name, getattr(record, name)) for name in self._EXTRA if hasattr(record, name))
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def start_logging(settings: Settings) -> None:
-    """Log lines to stderr, as text or JSON."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_JsonFormatter() if settings.logformat == "json" else _TextFormatter())
-    root = logging.getLogger("vogeler")
-    root.handlers[:] = [handler]
-    root.setLevel(settings.loglevel.upper())
-    root.propagate = False
-
-
-def leave_within(limit_s: float) -> None:
-    """End the process after ``limit_s``, whatever hangs: a frozen broker, a store that does not answer.
-
-    What was not acknowledged is delivered again, so nothing is lost.
-    """
-
-    def leave() -> None:
-        log.error("still not stopped: leaving what hangs behind", extra={"event": "stopped"})
-        os._exit(ExitCode.INTERNAL)
-
-    timer = threading.Timer(limit_s, leave)
-    timer.daemon = True
-    timer.start()
-
-
-def on_signals(signals: Sequence[signal.Signals], act: Callable[[], None]) -> None:
-    """Call ``act`` when one of the signals comes.
-
-    In a thread of its own: a handler interrupts the main thread anywhere, also while that holds a
-    lock which ``act`` needs.
-    """
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        threading.Thread(target=act, daemon=True).start()
-
-    for number in signals:
-        signal.signal(number, handle)

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
-import signal
+from typing import TYPE_CHECKING
 
 from vogeler.cli._output import add_format, write_rows, write_value
-from vogeler.cli._program import (
-    LEAVE_AFTER_S,
-    guarded,
-    leave_within,
-    on_signals,
-    parser_for,
-    settings_flags,
-    settings_from,
-    start_logging,
-    talk,
-)
+from vogeler.cli._program import guarded, parser_for, settings_flags, settings_from, talk
 from vogeler.config import Settings
 from vogeler.errors import ExitCode, NotFoundError
-from vogeler.messages import OK, UNAVAILABLE
-from vogeler.plugins import Loaded, load, unavailable_reason
 from vogeler.units import format_duration, format_size
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from vogeler.plugins import Loaded
 
 _COLUMNS = ("name", "alias", "key", "format", "available", "description")
 
@@ -58,7 +45,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
+    import signal
+
     from vogeler import messaging
+    from vogeler.cli._daemon import LEAVE_AFTER_S, leave_within, on_signals
+    from vogeler.cli._log import start_logging
     from vogeler.client import Client, Options
 
     del arguments
@@ -92,6 +83,11 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
 
 
 def _load_and_log(settings: Settings) -> Loaded:
+    import logging
+
+    from vogeler.plugins import load
+
+    log = logging.getLogger(__name__)
     loaded = load(settings.plugins)
     for problem in loaded.problems:
         remedy = f" ({problem.remedy})" if problem.remedy else ""
@@ -101,6 +97,8 @@ def _load_and_log(settings: Settings) -> Loaded:
 
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
+    from vogeler.plugins import load, unavailable_reason
+
     loaded = load(settings.plugins)
     rows = (
         {
@@ -120,7 +118,11 @@ def _list(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
 
 
 def _test(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
+    import json
+
     from vogeler.execute import collect
+    from vogeler.messages import OK, UNAVAILABLE
+    from vogeler.plugins import load
 
     loaded = load(settings.plugins)
     plugin = loaded.find(arguments.alias)

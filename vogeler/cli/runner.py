@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
-from vogeler import targets
 from vogeler.cli._output import add_format, printable, write_rows, write_value
-from vogeler.cli._program import guarded, parser_for, settings_from, start_logging, talk
+from vogeler.cli._program import guarded, parser_for, settings_from, talk
 from vogeler.config import Settings
 from vogeler.errors import ExitCode, NotFoundError, UsageError
-from vogeler.messages import FAILED, REFUSED, STORED, UNAVAILABLE, UNCHANGED, Command, now
 
 if TYPE_CHECKING:
+    from vogeler.messages import Command
     from vogeler.persistence import Store
     from vogeler.query import Expression
+    from vogeler.targets import Targets
 
 _COLUMNS = ("node", "stage", "key", "duration_s", "reason", "heard_at")
 
@@ -54,8 +52,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
-    from vogeler import messaging, persistence
+    from vogeler import messaging, persistence, targets
+    from vogeler.cli._log import start_logging
     from vogeler.cli._progress import Progress
+    from vogeler.messages import Command, now
     from vogeler.runner import Limits, Runner
 
     start_logging(settings)
@@ -104,7 +104,7 @@ def _where(nodes: str) -> Expression | None:
     return query.parse(expression)
 
 
-def _matching(where: Expression, text: str, store: Store) -> targets.Targets:
+def _matching(where: Expression, text: str, store: Store) -> Targets:
     """The nodes that match now, by name."""
     from vogeler.find import find
 
@@ -116,6 +116,9 @@ def _matching(where: Expression, text: str, store: Store) -> targets.Targets:
 
 def requester() -> str:
     """Who asks: ``user@host``; a user without a name, as in some containers, by number."""
+    import getpass
+    import socket
+
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -145,6 +148,8 @@ def _report(rows: list[Any], command: Command, arguments: argparse.Namespace, st
 
 
 def _with_values(rows: Iterable[Any], store: Any) -> Iterator[dict[str, Any]]:
+    from vogeler.messages import STORED, UNCHANGED
+
     for row in rows:
         record = store.record(row.node) if row.stage in (STORED, UNCHANGED) else None
         yield {**vars(row), "value": (record or {}).get(row.key)}
@@ -152,6 +157,7 @@ def _with_values(rows: Iterable[Any], store: Any) -> Iterator[dict[str, Any]]:
 
 def _sum_up(rows: list[Any], command: Command, code: ExitCode) -> None:
     """The summary, to stderr: a count per stage, then the nodes that need attention."""
+    from vogeler.messages import FAILED, REFUSED, STORED, UNAVAILABLE, UNCHANGED
     from vogeler.runner import SILENT, UNFINISHED
 
     by_stage: dict[str, list[Any]] = {}

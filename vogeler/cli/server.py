@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-
-from vogeler.cli._program import (
-    LEAVE_AFTER_S,
-    guarded,
-    leave_within,
-    on_signals,
-    parser_for,
-    settings_from,
-    start_logging,
-)
+from vogeler.cli._program import guarded, parser_for, settings_from
 from vogeler.config import Settings
 from vogeler.errors import ExitCode
 
@@ -28,7 +18,11 @@ def main() -> int:
 
 
 def _run(settings: Settings) -> ExitCode:
+    import signal
+
     from vogeler import messaging, persistence
+    from vogeler.cli._daemon import LEAVE_AFTER_S, leave_within, on_signals
+    from vogeler.cli._log import start_logging
     from vogeler.retention import Limits
     from vogeler.server import Options, Server
 
