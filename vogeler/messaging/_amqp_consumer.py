@@ -14,14 +14,12 @@ from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import Any
 
-import pika  # type: ignore[import-untyped]  # pika has no type information
-from pika import exceptions as pika_errors
-
 from vogeler import topology
 from vogeler.errors import TransportError, TransportUnavailable
 from vogeler.messages import CONTENT_TYPE, Envelope
 from vogeler.messaging import Delivery
 from vogeler.messaging._amqp_errors import translated
+from vogeler.messaging._amqp_pika import pika, pika_errors
 
 log = logging.getLogger(__name__)
 

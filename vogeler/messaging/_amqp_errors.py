@@ -10,11 +10,9 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pika import exceptions as pika_errors  # type: ignore[import-untyped]  # pika has no type information
-from pika.adapters.utils.connection_workflow import AMQPConnectorException  # type: ignore[import-untyped]
-
 from vogeler.errors import MessageTooLarge, TransportError, TransportUnavailable
 from vogeler.messaging import SETUP_REMEDY
+from vogeler.messaging._amqp_pika import AMQPConnectorException, pika_errors
 
 _ACCESS_REFUSED, _NOT_FOUND, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 405, 406, 530
 

@@ -11,10 +11,9 @@ import os
 import random
 import ssl
 
-import pika  # type: ignore[import-untyped]  # pika has no type information
-
 from vogeler.errors import TransportError, TransportUnavailable, UsageError
 from vogeler.messaging._amqp_errors import translated
+from vogeler.messaging._amqp_pika import pika
 from vogeler.registry import did_you_mean
 from vogeler.urls import Url
 

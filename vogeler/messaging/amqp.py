@@ -11,15 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import pika  # type: ignore[import-untyped]  # pika has no type information
-from pika import exceptions as pika_errors
-
 from vogeler import topology
 from vogeler.errors import NodeNameTaken, TransportError, TransportUnavailable, UsageError
 from vogeler.messages import Envelope
 from vogeler.messaging import COMMANDS_PREFETCH, DEAD_PREFETCH, NODE_QUEUE_EXPIRES_S, SETUP_REMEDY, QueueDepth
 from vogeler.messaging._amqp_consumer import CLOSE_LIMIT_S, AmqpConsumer, answered, limited, properties_of
 from vogeler.messaging._amqp_errors import translated
+from vogeler.messaging._amqp_pika import pika, pika_errors
 from vogeler.messaging._amqp_spare import SpareConsumer, is_away
 from vogeler.messaging._amqp_url import open_any
 from vogeler.urls import Url

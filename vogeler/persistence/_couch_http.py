@@ -16,9 +16,8 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPSConnection
 from typing import Any
 
-from couchdb import http  # type: ignore[import-untyped]  # couchdb-python has no type information
-
 from vogeler.errors import StoreError, StoreUnavailable, UsageError
+from vogeler.persistence._couch_library import http
 from vogeler.registry import did_you_mean
 from vogeler.urls import Url
 
