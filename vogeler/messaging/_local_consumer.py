@@ -14,8 +14,10 @@ from vogeler.messaging import Delivery
 from vogeler.messaging._local_bell import Bell, is_heard
 from vogeler.messaging._local_bus import Bus
 
-# Bells wake at once. This finds what nobody rings for: a consumer that was killed with messages in hand.
+# Bells wake at once. These find what nobody rings for: in a shared queue, a consumer that was killed with messages in
+# hand; in any, a message whose publisher was killed before it rang, and a file that was removed.
 POLL_S = 1.0
+_ALONE_POLL_S = 5.0  # a client's queue: most of what an idle client costs
 _PORTION = 50
 _WAITING = "SELECT 1 FROM messages WHERE queue = ? AND consumer IS NULL LIMIT 1"
 _OLDEST = (
@@ -25,15 +27,18 @@ _OLDEST = (
 
 
 class LocalConsumer:
-    """The Consumer contract over the bus."""
+    """The Consumer contract over the bus. ``shared``: whether others may consume the same queue."""
 
-    def __init__(self, bus: Bus, queue: str, consumer: int, bell: Bell, prefetch: int, auto_ack: bool) -> None:
+    def __init__(
+        self, bus: Bus, queue: str, consumer: int, bell: Bell, prefetch: int, *, auto_ack: bool = False, shared: bool
+    ) -> None:
         self._bus = bus
         self._queue = queue
         self._consumer = consumer
         self._bell = bell
         self._prefetch = prefetch
         self._auto_ack = auto_ack
+        self._shared = shared
         self._ready: deque[Delivery] = deque()
         self._unacked: set[int] = set()
         self._woken = False
@@ -51,7 +56,8 @@ class LocalConsumer:
             if self._woken or left_s <= 0:
                 self._woken = False
                 return None
-            if not self._bell.wait(min(left_s, POLL_S)):
+            rang = self._bell.wait(min(left_s, POLL_S if self._shared else _ALONE_POLL_S))
+            if self._shared and not rang:
                 self._look_after_the_others()
 
     def _take(self) -> None:

@@ -86,7 +86,7 @@ class LocalTransport:
             db.execute("DELETE FROM bindings WHERE queue = ?", (queue,))
             _bind(db, queue, topology.client_bindings(node, groups))
             consumer, bell = self._bus.enlist(db, queue)
-        return self._opened(LocalConsumer(self._bus, queue, consumer, bell, COMMANDS_PREFETCH, auto_ack=False))
+        return self._opened(LocalConsumer(self._bus, queue, consumer, bell, COMMANDS_PREFETCH, shared=False))
 
     def consume_results(self, prefetch: int) -> LocalConsumer:
         """Results and heartbeats, shared with every other server."""
@@ -100,7 +100,7 @@ class LocalTransport:
         with self._bus.writing() as db:
             self._bus.bury(db)
             consumer, bell = self._bus.enlist(db, queue)
-        return self._opened(LocalConsumer(self._bus, queue, consumer, bell, prefetch, auto_ack=False))
+        return self._opened(LocalConsumer(self._bus, queue, consumer, bell, prefetch, shared=True))
 
     def consume_receipts(self, run: str) -> LocalConsumer:
         """A queue that goes when the consumer closes or dies."""
@@ -109,7 +109,9 @@ class LocalTransport:
             self._bus.bury(db)
             _make_queue(db, queue, temporary=True)
             consumer, bell = self._bus.enlist(db, queue)
-        return self._opened(LocalConsumer(self._bus, queue, consumer, bell, _RECEIPTS_PREFETCH, auto_ack=True))
+        return self._opened(
+            LocalConsumer(self._bus, queue, consumer, bell, _RECEIPTS_PREFETCH, auto_ack=True, shared=False)
+        )
 
     def _opened(self, consumer: LocalConsumer) -> LocalConsumer:
         self._consumers.append(consumer)
