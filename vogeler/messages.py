@@ -314,9 +314,13 @@ def canonical_json(value: object) -> str:
 
 def digest_of(value: object) -> str:
     """``sha256:`` and the hex digest of the canonical JSON: equal facts, equal digest."""
+    return "sha256:" + _sha256(canonical_json(value).encode()).hex()
+
+
+def _sha256(text: bytes) -> bytes:
     import hashlib  # brings OpenSSL along, and many commands digest nothing
 
-    return "sha256:" + hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    return hashlib.sha256(text).digest()
 
 
 def encode(message: Message) -> Envelope:
@@ -440,7 +444,7 @@ def _read_lazily(body: bytes, known: Known) -> dict[str, Any]:
     if not len(_VALUE) <= begin < end or body.find(b'"value"', end) > 0:
         return _read(body)
     text = body[begin:end]
-    mark = hashlib.sha256(text).digest()
+    mark = _sha256(text)
     try:
         content = _read(body[:begin] + b"null" + body[end:])
         value = Unread(text) if mark in known else _parsed(text)

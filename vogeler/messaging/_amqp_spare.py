@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pika import exceptions as pika_errors  # type: ignore[import-untyped]  # pika has no type information
-
 from vogeler import topology
 from vogeler.errors import TransportError, TransportUnavailable
 from vogeler.messaging import Delivery
 from vogeler.messaging._amqp_consumer import AmqpConsumer
+from vogeler.messaging._amqp_pika import pika_errors
 
 _LOOK_EVERY_S = 10.0
 _LEAVES_AFTER_S = 1.0  # from the unbinding on, which everything that is on its way precedes
