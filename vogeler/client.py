@@ -77,12 +77,22 @@ _Name = tuple[str, bool]
 
 
 class Client:
-    """One node's agent. ``run`` blocks; ``stop`` and ``reload`` may be called from any thread."""
+    """One node's agent. ``run`` blocks; ``stop`` and ``reload`` may be called from any thread.
 
-    def __init__(self, options: Options, load_plugins: Callable[[], Loaded], connect: Callable[[], Transport]):
+    ``collect`` runs a plugin, in a thread of the pool; a node that is simulated has another one.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        load_plugins: Callable[[], Loaded],
+        connect: Callable[[], Transport],
+        collect: Callable[[Plugin, threading.Event], Collected] = collect,
+    ):
         self._options = options
         self._load_plugins = load_plugins
         self._connect = connect
+        self._collect = collect
         self._plugins = load_plugins()
         self._started_at = messages.now()
         self._stopping = threading.Event()
@@ -259,7 +269,7 @@ class Client:
     def _run_plugin(self, job: Job) -> None:
         """In a thread of the pool. Whatever goes wrong in here must not leave the job unanswered."""
         try:
-            collected = collect(job.plugin, stop=self._killing)
+            collected = self._collect(job.plugin, self._killing)
         except Exception as error:
             log.exception("%s: the plugin could not be run", job.alias, extra={"event": "bug"})
             collected = Collected(messages.FAILED, error=f"{type(error).__name__}: {error}")
