@@ -1,104 +1,182 @@
 """A broadcast to real clients, from the runner's start to its end, beside the same plugin run bare.
 
-    python benchmarks/broadcast.py --clients 20 [--rounds 5] [--plugin 'dpkg-query -W']
+    python benchmarks/broadcast.py [--clients 50] [--rounds 9] [--plugin 'dpkg-query -W']
+    python benchmarks/broadcast.py --local                      # on the local engines
 
-The engines are those of VOGELER_QHOST and VOGELER_DBHOST, else the local ones in a temporary folder. Servers and
-clients are started and stopped by this program. Prints, per round, seconds for changed and for unchanged
-values, and their ratio to the floor: as many bare runs of the plugin, two at a time.
+The engines are those of VOGELER_QHOST and VOGELER_DBHOST, else a private RabbitMQ and a CouchDB as engines.py has
+it. Everything else is started and stopped by this program. Prints medians of the rounds, and of their ratios to the
+floor of the same round: as many bare runs of the plugin, two at a time. Processor time is that of every process with
+all it has started, from the runner's start to its end; "after" is what followed within a second, less what an
+idle second takes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import resource
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import psutil
 
+from benchmarks import engines
+from benchmarks.parts import Parts
 from tests.servers.processes import Daemon, Fleet
+
+_SECOND_S = 1.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds: of wall time, of processor time by part; of all parts in the second after, and in an idle one."""
+
+    wall_s: float
+    cpu_s: dict[str, float]
+    after_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """Of all parts."""
+        return sum(self.cpu_s.values())
+
+
+@dataclass(frozen=True)
+class Round:
+    """One of each, measured one after the other."""
+
+    floor: Cost
+    changed: Cost
+    unchanged: Cost
 
 
 def main() -> None:
     """Start the fleet, measure, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--servers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--plugin", default="dpkg-query -W", help="what each node runs (default: %(default)s)")
+    parser.add_argument("--local", action="store_true", help="the local engines")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="vogeler-benchmark-") as folder:
-        fleet = Fleet(
-            os.environ.get("VOGELER_QHOST", f"local://{folder}/bus.db"),
-            os.environ.get("VOGELER_DBHOST", f"sqlite://{folder}/vogeler.db"),
-            Path(folder),
-        )
-        try:
-            measure(fleet, arguments)
-        finally:
-            fleet.stop()
+    with tempfile.TemporaryDirectory(prefix="vogeler-benchmark-") as folder, ExitStack() as stack:
+        chosen = engines.local(Path(folder)) if arguments.local else engines.fleet()
+        measure(stack.enter_context(chosen), Path(folder), arguments)
 
 
-def measure(fleet: Fleet, arguments: argparse.Namespace) -> None:
+def measure(on: engines.Engines, folder: Path, arguments: argparse.Namespace) -> None:
     """Rounds of: bare runs, a broadcast that changes every record, one that changes none."""
+    with started(on, folder, arguments) as (fleet, parts, clients):
+        size_bytes = len(subprocess.run(shlex.split(arguments.plugin), capture_output=True, check=True).stdout)
+        salt = fleet.plugins / "salt"
+        rounds = []
+        for number in range(arguments.rounds + 1):
+            floor = bare(arguments.plugin, len(clients))
+            salt.write_text(f"{number}\n")
+            rounds.append(Round(floor, *(broadcast(fleet, parts, len(clients)) for _ in range(2))))
+            show(f"round {number} of {arguments.rounds}")
+        show("")
+        print(f"{on.about}; {len(clients)} clients, {arguments.servers} servers, a value of {size_bytes} bytes")
+        report(rounds[1:], clients)  # the first one warms up
+
+
+@contextmanager
+def started(
+    on: engines.Engines, folder: Path, arguments: argparse.Namespace
+) -> Iterator[tuple[Fleet, Parts, list[Daemon]]]:
+    """Servers and clients, known to the store."""
+    fleet, parts = Fleet(on.qhost, on.dbhost, folder), Parts()
+    parts.add("broker", on.broker_pid)
+    parts.add("store", on.store_pid)
     (fleet.plugins / "salt").write_text("")
     script = fleet.plugins / "collect"
     script.write_text(f"#!/bin/sh\n{arguments.plugin}\nexec cat salt\n")
     script.chmod(0o755)
     fleet.plugin("collect", "./collect")
     fleet.admin("setup")
-    for _ in range(arguments.servers):
-        fleet.server().wait_for("ready")
-    nodes = [f"bench{number:03d}" for number in range(arguments.clients)]
-    began_s = time.monotonic()
-    clients = [fleet.client(node) for node in nodes]
-    fleet.wait_known(*nodes)
-    print(f"{len(nodes)} clients ready after {time.monotonic() - began_s:.1f} s", file=sys.stderr)
-    rounds = []
-    for number in range(arguments.rounds):
-        floor_s = bare(arguments.plugin, len(nodes))
-        (fleet.plugins / "salt").write_text(f"{number}\n")
-        rounds.append((floor_s, broadcast(fleet, len(nodes)), broadcast(fleet, len(nodes))))
-    report(rounds, clients)
+    try:
+        for _ in range(arguments.servers):
+            server = fleet.server()
+            server.wait_for("ready")
+            parts.add("servers", server.process.pid)
+        nodes = [f"bench{number:03d}" for number in range(arguments.clients)]
+        began_s = time.monotonic()
+        clients = [fleet.client(node) for node in nodes]
+        parts.add("clients", *(client.process.pid for client in clients))
+        fleet.wait_known(*nodes)
+        show(f"{len(nodes)} clients ready after {time.monotonic() - began_s:.1f} s")
+        yield fleet, parts, clients
+    finally:
+        fleet.stop()
 
 
-def bare(plugin: str, count: int) -> float:
-    """Seconds for ``count`` runs of the plugin, two at a time."""
+def bare(plugin: str, count: int) -> Cost:
+    """That many runs of the plugin, two at a time."""
     words = shlex.split(plugin)
-    began_s = time.monotonic()
+    began_s, before_s = time.monotonic(), reaped_s()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: subprocess.run(words, stdout=subprocess.DEVNULL, check=True), range(count)))
-    return time.monotonic() - began_s
+    return Cost(time.monotonic() - began_s, {"plugin": reaped_s() - before_s})
 
 
-def broadcast(fleet: Fleet, count: int) -> float:
-    """Seconds from the runner's start to its end; everybody has to be stored."""
-    began_s = time.monotonic()
+def reaped_s() -> float:
+    """Seconds of processor time of our children that have ended: of bare runs and runners."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def broadcast(fleet: Fleet, parts: Parts, count: int) -> Cost:
+    """From the runner's start to its end; everybody has to be stored."""
+    idle = parts.now()
+    time.sleep(_SECOND_S)
+    began, before_s = parts.now(), reaped_s()
     done = fleet.runner("-c", "collect", "-n", "all", "--format", "json")
-    took_s = time.monotonic() - began_s
+    ended, runner_s = parts.now(), reaped_s() - before_s
+    time.sleep(_SECOND_S)
+    after_s = sum(parts.now().since(ended).values()) - sum(began.since(idle).values())
     stages = [row["stage"] for row in json.loads(done.stdout)]
     if len(stages) != count or set(stages) - {"stored", "unchanged"}:
         sys.exit(f"not everybody was stored: {done.stderr}")
-    return took_s
+    return Cost(ended.at_s - began.at_s, {**ended.since(began), "runner": runner_s}, after_s)
 
 
-def report(rounds: list[tuple[float, float, float]], clients: list[Daemon]) -> None:
-    """Medians, ratios to the floor of the same round, and what a client holds."""
-    for name, column in (("floor", 0), ("changed", 1), ("unchanged", 2)):
-        seconds = statistics.median(row[column] for row in rounds)
-        ratio = statistics.median(row[column] / row[0] for row in rounds)
-        print(f"{name:10} {seconds:6.3f} s  {ratio:5.2f} × floor")
+def report(rounds: list[Round], clients: list[Daemon]) -> None:
+    """Medians, and medians of the ratios to the floor of the same round; what a client holds."""
+    for name in ("floor", "changed", "unchanged"):
+        costs = [getattr(one, name) for one in rounds]
+        wall, wall_ratio = medians([cost.wall_s for cost in costs], [one.floor.wall_s for one in rounds])
+        cpu, cpu_ratio = medians([cost.total_s for cost in costs], [one.floor.total_s for one in rounds])
+        print(f"{name:10} wall {wall:6.3f} s {wall_ratio:5.2f} × floor   CPU {cpu:6.3f} s {cpu_ratio:5.2f} × floor")
+        for part in costs[0].cpu_s if name != "floor" else ():
+            used, ratio = medians([cost.cpu_s[part] for cost in costs], [one.floor.total_s for one in rounds])
+            print(f"  {part:8} {'':28} CPU {used:6.3f} s {ratio:5.2f} × floor  {used / len(clients) * 1e3:6.2f} ms a node")
+        if name != "floor":
+            print(f"  {'after':8} {'':28} CPU {statistics.median(cost.after_s for cost in costs):6.3f} s")
     sizes = [psutil.Process(client.process.pid).memory_info().rss / 2**20 for client in clients]
     print(f"client RSS {statistics.median(sizes):.1f} MiB median, {max(sizes):.1f} MiB largest")
+
+
+def medians(values: list[float], floors: list[float]) -> tuple[float, float]:
+    """The median of the values, and that of their ratios to the floors."""
+    return statistics.median(values), statistics.median(value / floor for value, floor in zip(values, floors))
+
+
+def show(text: str) -> None:
+    """Progress, on a terminal only."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pika
 import psutil
 
-from tests.servers.couchdb import VARIABLE, CouchServer, running_pouchdb
+from tests.servers.couchdb import VARIABLE, CouchServer, private_server
 from tests.servers.processes import Daemon, Fleet
 from tests.servers.rabbitmq import RabbitMQ, running_rabbitmq
 from vogeler import messages, topology
@@ -85,7 +85,7 @@ def _couchdb(folder: Path) -> Iterator[CouchServer]:
     if named:
         yield CouchServer(named)
     else:
-        with running_pouchdb(folder) as server:
+        with private_server(folder) as server:
             yield server
 
 

@@ -114,6 +114,17 @@ def _free_port() -> int:
         return int(held.getsockname()[1])
 
 
+@contextmanager
+def private_server(folder: Path) -> Iterator[CouchServer]:
+    """A pouchdb-server, running, and its end."""
+    server = _PouchServer(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture(scope="session")
 def couchdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CouchServer]:
     """The session's CouchDB, running."""
@@ -124,19 +135,8 @@ def couchdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CouchSe
         if os.environ.get("CI"):
             pytest.fail("pouchdb-server is not installed, and CI must not skip its tests")
         pytest.skip("pouchdb-server is not installed: run tests/servers/install")
-    with running_pouchdb(tmp_path_factory.mktemp("couchdb")) as server:
+    with private_server(tmp_path_factory.mktemp("couchdb")) as server:
         yield server
-
-
-@contextmanager
-def running_pouchdb(folder: Path) -> Iterator[CouchServer]:
-    """A pouchdb-server, running, and its end."""
-    server = _PouchServer(folder)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture
