@@ -1,10 +1,10 @@
-# make demo | test | faults | soak | check | clean. Everything is made inside this folder: .venv, .servers, .demo, .soak.
+# make demo | test | faults | soak | bench | blowout | check | clean. Everything is made inside this folder: .venv, .servers, .demo, .soak.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 MINUTES ?= 60
 
-.PHONY: demo test test-units faults soak check servers clean
+.PHONY: demo test test-units faults soak bench blowout check servers clean
 
 demo: $(VENV)/installed  ## this machine's record, with no service and no root
 	@$(BIN)/vogeler-admin demo --directory .demo
@@ -21,6 +21,15 @@ faults: $(VENV)/developing servers  ## a busy fleet, and all that can happen to 
 soak: $(VENV)/developing servers  ## faults for an hour, or MINUTES=n; tables and a chart in .soak
 	$(BIN)/python -m pip install --quiet matplotlib
 	$(BIN)/python -m pytest tests/faults --soak $(MINUTES) -vv $(FLAGS)
+
+bench: $(VENV)/developing servers  ## what things cost, each beside its floor
+	for program in broadcast agent intake; do \
+	    test ! -e benchmarks/$$program.py || $(BIN)/python benchmarks/$$program.py || exit 1; \
+	done
+
+blowout: $(VENV)/developing servers  ## 200 clients, then 10,000 simulated nodes: FLAGS="--nodes 1000" for fewer
+	$(BIN)/python -m pip install --quiet matplotlib
+	$(BIN)/python benchmarks/blowout.py $(FLAGS)
 
 check: $(VENV)/developing  ## lint, types, imports
 	$(BIN)/ruff check .

@@ -33,6 +33,7 @@ import psutil
 
 from benchmarks import engines
 from benchmarks.parts import Parts
+from benchmarks.progress import show
 from tests.servers.processes import Daemon, Fleet
 
 _SECOND_S = 1.0
@@ -160,7 +161,8 @@ def report(rounds: list[Round], clients: list[Daemon]) -> None:
         print(f"{name:10} wall {wall:6.3f} s {wall_ratio:5.2f} × floor   CPU {cpu:6.3f} s {cpu_ratio:5.2f} × floor")
         for part in costs[0].cpu_s if name != "floor" else ():
             used, ratio = medians([cost.cpu_s[part] for cost in costs], [one.floor.total_s for one in rounds])
-            print(f"  {part:8} {'':28} CPU {used:6.3f} s {ratio:5.2f} × floor  {used / len(clients) * 1e3:6.2f} ms a node")
+            each_ms = used / len(clients) * 1e3
+            print(f"  {part:8} {'':28} CPU {used:6.3f} s {ratio:5.2f} × floor  {each_ms:6.2f} ms a node")
         if name != "floor":
             print(f"  {'after':8} {'':28} CPU {statistics.median(cost.after_s for cost in costs):6.3f} s")
     sizes = [psutil.Process(client.process.pid).memory_info().rss / 2**20 for client in clients]
@@ -170,13 +172,6 @@ def report(rounds: list[Round], clients: list[Daemon]) -> None:
 def medians(values: list[float], floors: list[float]) -> tuple[float, float]:
     """The median of the values, and that of their ratios to the floors."""
     return statistics.median(values), statistics.median(value / floor for value, floor in zip(values, floors))
-
-
-def show(text: str) -> None:
-    """Progress, on a terminal only."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
 
 
 if __name__ == "__main__":

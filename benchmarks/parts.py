@@ -64,10 +64,10 @@ class Sampler:
     """Snapshots every now and then, in a thread, with ``more`` numbers by name; ``end`` returns when it has ended."""
 
     parts: Parts
-    more: Callable[[], Mapping[str, float]] = dict
+    more: Callable[[], Mapping[str, int]] = dict
     every_s: float = 1.0
     snapshots: list[Snapshot] = field(default_factory=list)
-    numbers: list[tuple[float, Mapping[str, float]]] = field(default_factory=list)
+    numbers: list[tuple[float, Mapping[str, int]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._ending = threading.Event()
@@ -81,6 +81,19 @@ class Sampler:
         """No more."""
         self._ending.set()
         self._thread.join()
+
+    def next(self) -> Mapping[str, int]:
+        """The numbers that are taken after this call. Raises RuntimeError when the thread has died."""
+        wanted = len(self.numbers) + 2
+        while len(self.numbers) < wanted:
+            if not self._thread.is_alive():
+                raise RuntimeError("the sampler has died")
+            time.sleep(self.every_s / 10)
+        return self.numbers[-1][1]
+
+    def most(self, name: str, since_s: float) -> int:
+        """The largest of a number since then, on the monotonic clock."""
+        return max((numbers[name] for at_s, numbers in self.numbers if at_s >= since_s), default=0)
 
     def _take(self) -> None:
         while not self._ending.wait(self.every_s):
