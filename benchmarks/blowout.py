@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -344,7 +344,7 @@ def _row(name: str, values: Sequence[float]) -> str:
     return f"{name:26}" + "".join(f"{value:10.2f}" for value in values)
 
 
-def _by_part(values: dict[str, float], factor: float, unit: str) -> str:
+def _by_part(values: Mapping[str, float], factor: float, unit: str) -> str:
     return ", ".join(f"{part} {value * factor:.2f}" for part, value in values.items()) + f" {unit}"
 
 

@@ -1,11 +1,12 @@
 """A broadcast to real clients, from the runner's start to its end, beside the same plugin run bare.
 
-    python benchmarks/broadcast.py [--clients 50] [--rounds 9] [--plugin 'dpkg-query -W']
+    python benchmarks/broadcast.py [--clients 50] [--rounds 9]
     python benchmarks/broadcast.py --local                      # on the local engines
 
 The engines are those of VOGELER_QHOST and VOGELER_DBHOST, else a private RabbitMQ and a CouchDB as engines.py has
 it. Everything else is started and stopped by this program. Prints medians of the rounds, and of their ratios to the
-floor of the same round: as many bare runs of the plugin, two at a time. Processor time is that of every process with
+floor of the same round: as many bare runs of the plugin, two at a time. The plugin is `dpkg-query -W` on a copy of
+this machine's list of packages, in which one is new in each round. Processor time is that of every process with
 all it has started, from the runner's start to its end; "after" is what followed within a second, less what an
 idle second takes.
 """
@@ -68,7 +69,6 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--plugin", default="dpkg-query -W", help="what each node runs (default: %(default)s)")
     parser.add_argument("--local", action="store_true", help="the local engines")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vogeler-benchmark-") as folder, ExitStack() as stack:
@@ -78,13 +78,14 @@ def main() -> None:
 
 def measure(on: engines.Engines, folder: Path, arguments: argparse.Namespace) -> None:
     """Rounds of: bare runs, a broadcast that changes every record, one that changes none."""
-    with started(on, folder, arguments) as (fleet, parts, clients):
-        size_bytes = len(subprocess.run(shlex.split(arguments.plugin), capture_output=True, check=True).stdout)
-        salt = fleet.plugins / "salt"
+    install(folder, 0)
+    plugin = ["dpkg-query", f"--admindir={folder}", "-W"]
+    size_bytes = len(subprocess.run(plugin, capture_output=True, check=True).stdout)
+    with started(on, folder, plugin, arguments) as (fleet, parts, clients):
         rounds = []
         for number in range(arguments.rounds + 1):
-            floor = bare(arguments.plugin, len(clients))
-            salt.write_text(f"{number}\n")
+            floor = bare(plugin, len(clients))
+            install(fleet.directory, number)
             rounds.append(Round(floor, *(broadcast(fleet, parts, len(clients)) for _ in range(2))))
             show(f"round {number} of {arguments.rounds}")
         show("")
@@ -94,17 +95,13 @@ def measure(on: engines.Engines, folder: Path, arguments: argparse.Namespace) ->
 
 @contextmanager
 def started(
-    on: engines.Engines, folder: Path, arguments: argparse.Namespace
+    on: engines.Engines, folder: Path, plugin: list[str], arguments: argparse.Namespace
 ) -> Iterator[tuple[Fleet, Parts, list[Daemon]]]:
     """Servers and clients, known to the store."""
     fleet, parts = Fleet(on.qhost, on.dbhost, folder), Parts()
     parts.add("broker", on.broker_pid)
     parts.add("store", on.store_pid)
-    (fleet.plugins / "salt").write_text("")
-    script = fleet.plugins / "collect"
-    script.write_text(f"#!/bin/sh\n{arguments.plugin}\nexec cat salt\n")
-    script.chmod(0o755)
-    fleet.plugin("collect", "./collect")
+    fleet.plugin("collect", shlex.join(plugin))
     fleet.admin("setup")
     try:
         for _ in range(arguments.servers):
@@ -122,12 +119,18 @@ def started(
         fleet.stop()
 
 
-def bare(plugin: str, count: int) -> Cost:
+def install(folder: Path, number: int) -> None:
+    """This machine's list of packages, and one more."""
+    about = f"Package: benchmark\nStatus: install ok installed\nArchitecture: all\nVersion: {number}\n"
+    text = Path("/var/lib/dpkg/status").read_text(encoding="utf-8")
+    (folder / "status").write_text(f"{text}\n{about}Maintainer: nobody\nDescription: none\n", encoding="utf-8")
+
+
+def bare(plugin: list[str], count: int) -> Cost:
     """That many runs of the plugin, two at a time."""
-    words = shlex.split(plugin)
     began_s, before_s = time.monotonic(), reaped_s()
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda _: subprocess.run(words, stdout=subprocess.DEVNULL, check=True), range(count)))
+        list(pool.map(lambda _: subprocess.run(plugin, stdout=subprocess.DEVNULL, check=True), range(count)))
     return Cost(time.monotonic() - began_s, {"plugin": reaped_s() - before_s})
 
 

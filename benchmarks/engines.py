@@ -80,5 +80,5 @@ def _listening(url: str, port: int) -> int | None:
     there = urls.parse_many(url)[0]
     if there.host not in ("127.0.0.1", "localhost"):
         return None
-    listening = (c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
-    return next((c.pid for c in listening if c.laddr.port == (there.port or port)), None)
+    listening = (c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr)
+    return next((c.pid for c in listening if c.laddr[1] == (there.port or port)), None)

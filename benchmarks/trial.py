@@ -66,7 +66,11 @@ class Trial:
                 pool.submit(self.ask, f"{name}: {alias}, {number}", alias, meant, nodes, *flags)
                 for number, (alias, meant) in enumerate(questions, 1)
             ]
-            return [each.result() for each in asking]
+            try:
+                return [each.result() for each in asking]
+            except BaseException:
+                watched.kill_all()
+                raise
 
     def by_name(self) -> dict[str, list[Watched]]:
         """The runners by name."""
@@ -122,5 +126,6 @@ def trial(folder: Path, servers: int) -> Iterator[Trial]:
                 one.sampler.begin()
                 yield one
             finally:
+                watched.kill_all()
                 one.sampler.end()
                 fleet.stop()

@@ -9,6 +9,8 @@ import re
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ class Watched:
 
 
 def run(fleet: Fleet, folder: Path, alias: str, targets: str, nodes: list[str], *flags: str) -> Watched:
-    """One runner, to its end. ``nodes``: those that ``targets`` means."""
+    """One runner, to its end, which is that of this program at the latest. ``nodes``: those that ``targets`` means."""
     timeout_s = float(flags[flags.index("--timeout") + 1].rstrip("s"))
     watched = Watched(Asked(alias, nodes, timeout_s, time.time()), targets)
     terminal, theirs = pty.openpty()
@@ -55,13 +57,33 @@ def run(fleet: Fleet, folder: Path, alias: str, targets: str, nodes: list[str], 
             stderr=theirs,
         )
     os.close(theirs)
-    watched.asked.talk = _watch(terminal, began_s, watched.progress)
-    watched.asked.exit_code = process.wait()
+    with _under_way(process):
+        watched.asked.talk = _watch(terminal, began_s, watched.progress)
+        watched.asked.exit_code = process.wait()
     watched.took_s, watched.asked.ended_at = time.monotonic() - began_s, time.time()
     watched.asked.rows = _rows(out)
     found = _RUN.search(watched.asked.talk)
     watched.asked.run = found.group(1) if found else None
     return watched
+
+
+_processes: set[subprocess.Popen[bytes]] = set()
+
+
+@contextmanager
+def _under_way(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    _processes.add(process)
+    try:
+        yield
+    finally:
+        process.kill()  # one that has ended takes no harm
+        _processes.discard(process)
+
+
+def kill_all() -> None:
+    """End the runners that are under way, in whatever thread."""
+    for process in list(_processes):
+        process.kill()
 
 
 def _watch(terminal: int, began_s: float, progress: list[tuple[float, int]]) -> str:
