@@ -50,12 +50,20 @@ class Answer:
 
 @dataclass
 class Tally:
-    """Who was expected, who accepted, how each ended."""
+    """Who was expected, who accepted, how each ended.
+
+    It counts as it goes: its numbers are asked for after every few receipts.
+    """
 
     expected: dict[str, str | None] = field(default_factory=dict)  # node → when it was last heard
-    answers: dict[str, Answer] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(init=False, default_factory=dict)
+    done: int = field(init=False, default=0)  # how many nodes have ended, one way or the other
     wanted: set[str] = field(default_factory=set)  # nodes whose value was left out, and the store has another
     asked_in_full: set[str] = field(default_factory=set)
+    _awaited: set[str] = field(init=False)  # expected, and nothing came yet
+
+    def __post_init__(self) -> None:
+        self._awaited = set(self.expected)
 
     def take(self, receipt: Receipt) -> None:
         """Account for a receipt. In any order, any number of times; the first final one counts."""
@@ -66,6 +74,8 @@ class Tally:
         if detail.get("wanted"):  # which is not the end of it
             stage, detail = messages.ACCEPTED, {"key": detail.get("key")}
             self.wanted |= {receipt.node} - self.asked_in_full
+        self._awaited.discard(receipt.node)
+        self.done += stage in _FINAL
         self.answers[receipt.node] = Answer(
             receipt.node,
             stage,
@@ -76,14 +86,9 @@ class Tally:
         )
 
     @property
-    def done(self) -> int:
-        """How many nodes have ended, one way or the other."""
-        return sum(answer.stage in _FINAL for answer in self.answers.values())
-
-    @property
     def total(self) -> int:
         """How many nodes this is about: expected, or not known before and answered."""
-        return len(self.expected.keys() | self.answers.keys())
+        return len(self.answers) + len(self._awaited)
 
     @property
     def all_ended(self) -> bool:
@@ -93,7 +98,7 @@ class Tally:
     @property
     def everybody_answered(self) -> bool:
         """Whether nobody expected is missing; False when nobody was expected."""
-        return bool(self.expected) and self.expected.keys() <= self.answers.keys()
+        return bool(self.expected) and not self._awaited
 
     def missing(self) -> list[str]:
         """The nodes without a final answer, by name."""
