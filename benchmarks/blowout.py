@@ -20,6 +20,7 @@ when something was not as it must be. Prints tables; draws a chart (matplotlib).
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import sys
 import tempfile
@@ -79,6 +80,7 @@ class Found:
 
 def main() -> int:
     """Everything in order. The exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
     arguments = _parser().parse_args()
     limits.raise_and_check(arguments.nodes, arguments.per_process)
     problems = []

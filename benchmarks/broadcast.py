@@ -17,6 +17,7 @@ import argparse
 import json
 import resource
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--local", action="store_true", help="the local engines")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
     with tempfile.TemporaryDirectory(prefix="vogeler-benchmark-") as folder, ExitStack() as stack:
         chosen = engines.local(Path(folder)) if arguments.local else engines.fleet()
         measure(stack.enter_context(chosen), Path(folder), arguments)
