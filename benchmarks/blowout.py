@@ -48,7 +48,7 @@ _IDLE_S = 15.0
 _EVERY_S = 1800.0  # how often each plugin of an ordinary fleet runs
 _BURST = 200
 _LIMIT_S = 900.0
-_SETTLE_S, _QUIET, _SETTLE_LIMIT_S = 3.0, 0.15, 180.0
+_SETTLE_S, _QUIET = 3.0, 0.15
 _STARTING_AT_ONCE = 2  # processes of simulated nodes
 _STOPPING_AT_ONCE = 4
 _RUNS_MEASURED, _MOST_ROUNDS = 2000, 20  # on few nodes
@@ -107,6 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--speed", type=float, default=10.0, help="of the steady load (%(default)s)")
     parser.add_argument("--steady", type=float, default=60.0, help="how long it is measured, in seconds (%(default)s)")
     parser.add_argument("--heartbeat", type=float, default=60.0, help="of a node, in seconds (%(default)s)")
+    parser.add_argument(
+        "--settle",
+        type=float,
+        default=180.0,
+        help="how long the store may go on between phases, in seconds (%(default)s)",
+    )
     parser.add_argument("--chart", type=Path, default=Path("blowout.png"), help="(%(default)s)")
     return parser
 
@@ -146,16 +152,16 @@ def simulated(one: Trial, arguments: argparse.Namespace) -> list[str]:
     names = [node_name(number) for number in range(arguments.nodes)]
     few, many = names[: arguments.small], names[arguments.small :]
     simulators = _start(one, few, arguments, found)
-    _measure(one, few, simulators, found)
+    _measure(one, arguments, few, simulators, found)
     if many:
         simulators += _start(one, many, arguments, found)
-        _measure(one, names, simulators, found)
+        _measure(one, arguments, names, simulators, found)
     groups = ("all", "group:web", "app*,db*", "group:fra,group:ams", "*.iad", "group:cache,mail*,queue0*")
     questions = [(KEYS[n % len(KEYS)], groups[n % len(groups)]) for n in range(arguments.runners)]
     one.begin(f"{len(questions)} runners at once")
     _on_all(simulators, "change", KEYS)
     one.ask_at_once("at once", questions, names)
-    found.lines.append(f"{len(questions)} runners at once: {_settled(one)}")
+    found.lines.append(f"{len(questions)} runners at once: {_settled(one, arguments.settle)}")
     _steady_and_burst(one, arguments, names, simulators, found)
     sent = _stop(one, simulators)
     one.wait_stored(_LIMIT_S)
@@ -212,7 +218,9 @@ def _on_all(simulators: Sequence[Simulator], what: str, *values: Any) -> list[An
         return list(pool.map(lambda simulator: simulator.ask(what, *values), simulators))
 
 
-def _measure(one: Trial, names: Sequence[str], simulators: Sequence[Simulator], found: Found) -> None:
+def _measure(
+    one: Trial, arguments: argparse.Namespace, names: Sequence[str], simulators: Sequence[Simulator], found: Found
+) -> None:
     """What it costs that nobody asks, that everybody has something new, and that nobody has."""
     one.begin(f"{len(names)} nodes, idle")
     before = one.parts.now()
@@ -231,13 +239,13 @@ def _measure(one: Trial, names: Sequence[str], simulators: Sequence[Simulator], 
             wall_s += one.ask(f"{len(names)} nodes, {name}", KEYS[0], "all", names).took_s
             total.update({**one.parts.now().since(began), "runner": reaped_s() - before_s})
         found.costs.append(Cost(len(names), name, rounds * len(names), wall_s, dict(total), idle))
-        found.lines.append(f"{len(names)} nodes, {name}: {_settled(one)}")
+        found.lines.append(f"{len(names)} nodes, {name}: {_settled(one, arguments.settle)}")
 
 
-def _settled(one: Trial) -> str:
+def _settled(one: Trial, limit_s: float) -> str:
     """Wait until the store has little to do, as far as there is time: it indexes what has changed."""
     began = before = one.parts.now()
-    while before.at_s - began.at_s < _SETTLE_LIMIT_S:
+    while before.at_s - began.at_s < limit_s:
         time.sleep(_SETTLE_S)
         after = one.parts.now()
         if after.since(before).get("store", 0.0) < _QUIET * _SETTLE_S:
