@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "--settle",
         type=float,
         default=180.0,
-        help="how long the store may go on between phases, in seconds (%(default)s)",
+        help="the store may go on so long between phases, in seconds (%(default)s)",
     )
     parser.add_argument("--chart", type=Path, default=Path("blowout.png"), help="(%(default)s)")
     return parser
