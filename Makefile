@@ -26,6 +26,9 @@ bench: $(VENV)/developing servers  ## what things cost, each beside its floor
 	for program in broadcast agent intake; do \
 	    test ! -e benchmarks/$$program.py || $(BIN)/python benchmarks/$$program.py || exit 1; \
 	done
+	folder=$$(mktemp -d) && trap "rm -r $$folder" EXIT && \
+	    $(BIN)/python benchmarks/generator.py --nodes 1000 --load sqlite://$$folder/fleet.db && \
+	    $(BIN)/python benchmarks/questions.py sqlite://$$folder/fleet.db
 
 blowout: $(VENV)/developing servers  ## 200 clients, then 10,000 simulated nodes: FLAGS="--nodes 1000" for fewer
 	$(BIN)/python -m pip install --quiet matplotlib
