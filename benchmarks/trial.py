@@ -79,20 +79,22 @@ class Trial:
             found.setdefault(name, []).append(run)
         return found
 
-    def wait(self, what: str, count: Callable[[], int], wanted: int, limit_s: float) -> float:
+    def wait(
+        self, what: str, count: Callable[[], int], wanted: int, limit_s: float, every_s: float = _LOOK_EVERY_S
+    ) -> float:
         """Until there are as many, with progress; how long it took. Ends the program when they never come."""
         began_s = time.monotonic()
         while (there := count()) < wanted:
             show(f"{what}: {there} of {wanted}")
             if time.monotonic() - began_s > limit_s:
                 sys.exit(f"{what}: only {there} of {wanted} after {limit_s:.0f} s\n{self.fleet.logs()}")
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(every_s)
         return time.monotonic() - began_s
 
     def wait_known(self, nodes: int, limit_s: float) -> float:
         """Until the store has heard of so many nodes."""
         with closing(self.fleet.store()) as store:
-            return self.wait("known to the store", lambda: sum(1 for _ in store.nodes()), nodes, limit_s)
+            return self.wait("known to the store", lambda: sum(1 for _ in store.nodes()), nodes, limit_s, nodes / 5000)
 
     def wait_stored(self, limit_s: float) -> float:
         """Until nothing waits for a server."""
