@@ -94,7 +94,9 @@ class Trial:
     def wait_known(self, nodes: int, limit_s: float) -> float:
         """Until the store has heard of so many nodes."""
         with closing(self.fleet.store()) as store:
-            return self.wait("known to the store", lambda: sum(1 for _ in store.nodes()), nodes, limit_s, nodes / 5000)
+            return self.wait(
+                "known to the store", lambda: sum(1 for _ in store.nodes()), nodes, limit_s, max(nodes / 5000, 0.1)
+            )
 
     def wait_stored(self, limit_s: float) -> float:
         """Until nothing waits for a server."""
