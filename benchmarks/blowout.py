@@ -51,7 +51,7 @@ _LIMIT_S = 900.0
 _SETTLE_S, _QUIET = 3.0, 0.15
 _STARTING_AT_ONCE = 2  # processes of simulated nodes
 _STOPPING_AT_ONCE = 4
-_RUNS_MEASURED, _MOST_ROUNDS = 2000, 20  # on few nodes
+_RUNS_MEASURED, _MOST_ROUNDS = 1000, 10  # on few nodes
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,14 @@ class Cost:
 
 @dataclass
 class Found:
-    """What the simulated nodes showed: lines for a person, and costs."""
+    """What the simulated nodes showed: costs, and lines, which are printed as they come."""
 
-    lines: list[str] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
+
+    def add(self, line: str) -> None:
+        """One more line."""
+        show("")
+        print(line, flush=True)
 
 
 def main() -> int:
@@ -135,9 +139,7 @@ def real(one: Trial, arguments: argparse.Namespace) -> list[str]:
         one.ask_at_once(f"round {number + 1}", questions, nodes)
     one.wait_stored(_LIMIT_S)
     one.begin("stop")
-    for client in clients:
-        client.process.terminate()
-    one.stop_servers()
+    one.stop_daemons()
     seen = checker.Seen(truth.runs(), stored.read(one.on.dbhost), [run.asked for _, run in one.runners], suspects=())
     one.problems += checker.violations(seen)
     return lines
@@ -161,21 +163,19 @@ def simulated(one: Trial, arguments: argparse.Namespace) -> list[str]:
     one.begin(f"{len(questions)} runners at once")
     _on_all(simulators, "change", KEYS)
     one.ask_at_once("at once", questions, names)
-    found.lines.append(f"{len(questions)} runners at once: {_settled(one, arguments.settle)}")
+    found.add(f"{len(questions)} runners at once: {_settled(one, arguments.settle)}")
     _steady_and_burst(one, arguments, names, simulators, found)
     sent = _stop(one, simulators)
     one.wait_stored(_LIMIT_S)
-    one.stop_servers()
+    one.stop_daemons()
     left = one.sampler.next()
     one.problems += [f"{count} messages {which} when all was over" for which, count in left.items() if count]
     show("everything is compared with the store")
     history = audit.history(one.on.dbhost)
     again = audit.repeated(history)
-    found.lines.append(
-        f"{len(again)} of {len(history)} changes hold what the change before them held: two servers at once"
-    )
+    found.add(f"{len(again)} of {len(history)} changes hold what the change before them held: two servers at once")
     one.problems += audit.violations(one.on.dbhost, history, sent, [run.asked for _, run in one.runners])
-    return [*found.lines, "", *_growth(found.costs)]
+    return _growth(found.costs)
 
 
 def _start(one: Trial, names: Sequence[str], arguments: argparse.Namespace, found: Found) -> list[Simulator]:
@@ -196,11 +196,11 @@ def _start(one: Trial, names: Sequence[str], arguments: argparse.Namespace, foun
         took_s = one.wait("connected", lambda: sum(s.connected.value for s in simulators), len(names), _LIMIT_S)
     known_s = one.wait_known(known + len(names), _LIMIT_S)
     ended = one.parts.now()
-    found.lines += [
+    found.add(
         f"{len(names)} more nodes: connected after {took_s:.1f} s, {len(names) / took_s:.0f} a second; known to the"
-        f" store {known_s:.1f} s later; processor time: {_by_part(ended.since(began), 1e3 / len(names), 'ms a node')}",
-        f"  they hold: {_by_part(ended.rss_mib, 1 / 1024, 'GiB')}",
-    ]
+        f" store {known_s:.1f} s later; processor time: {_by_part(ended.since(began), 1e3 / len(names), 'ms a node')}"
+    )
+    found.add(f"  they hold: {_by_part(ended.rss_mib, 1 / 1024, 'GiB')}")
     return simulators
 
 
@@ -227,7 +227,7 @@ def _measure(
     time.sleep(_IDLE_S)
     after = one.parts.now()
     idle = {part: used_s / (after.at_s - before.at_s) for part, used_s in after.since(before).items()}
-    found.lines.append(f"{len(names)} idle nodes: {_by_part(idle, 1, 'processors')}")
+    found.add(f"{len(names)} idle nodes: {_by_part(idle, 1, 'processors')}")
     rounds = min(max(_RUNS_MEASURED // len(names), 1), _MOST_ROUNDS)
     for name in ("changed", "unchanged"):
         one.begin(f"{len(names)} nodes, {name}")
@@ -239,7 +239,9 @@ def _measure(
             wall_s += one.ask(f"{len(names)} nodes, {name}", KEYS[0], "all", names).took_s
             total.update({**one.parts.now().since(began), "runner": reaped_s() - before_s})
         found.costs.append(Cost(len(names), name, rounds * len(names), wall_s, dict(total), idle))
-        found.lines.append(f"{len(names)} nodes, {name}: {_settled(one, arguments.settle)}")
+        cost = found.costs[-1]
+        each = _by_part({part: cost.each_ms(part) for part in cost.cpu_s}, 1, "ms a node and run")
+        found.add(f"{len(names)} nodes, {name}: {wall_s / rounds:.1f} s; {each}; {_settled(one, arguments.settle)}")
 
 
 def _settled(one: Trial, limit_s: float) -> str:
@@ -263,7 +265,7 @@ def _steady_and_burst(
     interval_s = _EVERY_S / arguments.speed
     _on_all(simulators, "schedule", interval_s)
     used, count, took_s = _during(one, simulators, lambda: time.sleep(arguments.steady))
-    found.lines.append(
+    found.add(
         f"steady: {count / took_s:.0f} results a second were collected; {_waited(one)};"
         f" {_by_part(used, 1 / took_s, 'processors')}"
     )
@@ -274,12 +276,12 @@ def _steady_and_burst(
     questions = [(key, "all") for key in KEYS]
     ask = lambda: burst.extend(one.ask_at_once("burst", questions, names, "--splay", f"{splay_s:g}s"))  # noqa: E731
     used, count, took_s = _during(one, simulators, ask)
-    found.lines.append(
+    found.add(
         f"burst: {len(KEYS) * len(names)} runs asked for within {splay_s:g} s beside the steady load, done after"
         f" {max(run.took_s for run in burst):.1f} s; {_waited(one)}; {_by_part(used, 1 / took_s, 'processors')}"
     )
     one.begin("steady again")
-    found.lines.append(f"  nothing waited any more {one.wait_stored(_LIMIT_S):.1f} s after the last runner's end")
+    found.add(f"  nothing waited any more {one.wait_stored(_LIMIT_S):.1f} s after the last runner's end")
 
 
 def _waited(one: Trial) -> str:
@@ -319,7 +321,7 @@ def _stop_one(simulator: Simulator) -> dict[str, dict[str, list[str]]]:
 def report(one: Trial, lines: Sequence[str]) -> None:
     """Everything, for a person."""
     print(f"== {one.on.about}")
-    print(*lines, sep="\n")
+    print("", *lines, sep="\n")
     print(f"\n{'runner':36} times  nodes       50 %     95 %     99 %    100 %  stages of the last")
     for name, runs in one.by_name().items():
         reached = zip(*(run.reached_s() for run in runs))

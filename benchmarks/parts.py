@@ -80,7 +80,8 @@ class Sampler:
     def end(self) -> None:
         """No more."""
         self._ending.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def next(self) -> Mapping[str, int]:
         """The numbers that are taken after this call. Raises RuntimeError when the thread has died."""

@@ -32,6 +32,8 @@ from vogeler.plugins import Loaded, Plugin
 
 KEYS = ("packages", "system", "listening")
 _STACK_BYTES = 256 * 1024
+# Every thread that waits for the interpreter asks for it so often. They let go of it when they wait for the network.
+_SWITCH_S = 1.0
 _CONNECTING_AT_ONCE = 8  # per process
 _CONNECT_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
@@ -100,6 +102,7 @@ def _serve(nodes: Slice, pipe: Connection, connected: Any, collected: Any) -> No
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)  # else glibc makes one for each of the first threads
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(asctime)s %(message)s")
     threading.stack_size(_STACK_BYTES)
+    sys.setswitchinterval(_SWITCH_S)
     ours = _Nodes(nodes, connected, collected)
     with suppress(EOFError):
         while True:

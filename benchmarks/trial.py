@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from benchmarks.simulator import groups_of
 from benchmarks.watched import Watched
 from tests.servers.processes import Fleet
 from vogeler import messaging, targets, topology
-from vogeler.messaging import Transport
+from vogeler.errors import TransportError
 
 _TIMEOUT_S = 900.0
 _LOOK_EVERY_S = 0.5
+_STOP_LIMIT_S = 90.0
 
 # Statistics of every connection and channel each second, which are for a person who looks, are most of what a broker
 # with thousands of them does (RabbitMQ, "Management Plugin", statistics interval).
@@ -34,7 +35,6 @@ class Trial:
     folder: Path
     on: engines.Engines
     fleet: Fleet
-    transport: Transport
     parts: Parts = field(default_factory=Parts)
     phases: list[tuple[float, str]] = field(default_factory=list)
     runners: list[tuple[str, Watched]] = field(default_factory=list)
@@ -102,13 +102,19 @@ class Trial:
         """Until nothing waits for a server."""
         return self.wait("results that wait", lambda: -self.sampler.next()["waiting"], 0, limit_s)
 
-    def stop_servers(self) -> None:
-        """What they have taken they store."""
+    def stop_daemons(self) -> None:
+        """Clients finish what they run, and servers store what they have taken."""
+        for daemon in reversed(self.fleet.daemons):
+            daemon.process.terminate()
         for daemon in self.fleet.daemons:
-            daemon.stop()
+            daemon.process.wait(_STOP_LIMIT_S)
 
     def _numbers(self) -> dict[str, int]:
-        depths = self.transport.depths()
+        """Over a connection of its own each time, which a busy broker may lose."""
+        while True:
+            with suppress(TransportError), closing(messaging.connect(self.on.qhost, name="benchmark")) as transport:
+                depths = transport.depths()
+                break
         return {"waiting": depths[topology.RESULTS_QUEUE].messages, "dead": depths[topology.DEAD_QUEUE].messages}
 
 
@@ -117,19 +123,18 @@ def trial(folder: Path, servers: int) -> Iterator[Trial]:
     """Broker, store and servers of its own; nothing is left of them."""
     with engines.fleet(_BROKER) as on:
         fleet = Fleet(on.qhost, on.dbhost, folder)
-        with closing(messaging.connect(on.qhost, name="benchmark")) as transport:
-            transport.setup()
-            one = Trial(folder, on, fleet, transport)
-            one.parts.add("broker", on.broker_pid)
-            one.parts.add("store", on.store_pid)
-            try:
-                for _ in range(servers):
-                    server = fleet.server()
-                    server.wait_for("ready")
-                    one.parts.add("servers", server.process.pid)
-                one.sampler.begin()
-                yield one
-            finally:
-                watched.kill_all()
-                one.sampler.end()
-                fleet.stop()
+        one = Trial(folder, on, fleet)
+        one.parts.add("broker", on.broker_pid)
+        one.parts.add("store", on.store_pid)
+        try:
+            for _ in range(servers):
+                server = fleet.server()
+                server.wait_for("ready")
+                one.parts.add("servers", server.process.pid)
+            one.sampler.begin()
+            yield one
+        finally:
+            watched.kill_all()
+            one.sampler.end()
+            for daemon in fleet.daemons:  # in an orderly way they have been stopped before
+                daemon.kill()
