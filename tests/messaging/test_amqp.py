@@ -436,6 +436,19 @@ def test_a_broker_that_takes_a_message_and_never_confirms_it_is_given_up_and_sai
     assert [record.event for record in caplog.records if hasattr(record, "event")] == ["waiting"]
 
 
+def test_a_command_for_a_large_fleet_may_take_as_long_to_be_confirmed_as_it_is_valid(
+    transport: Transport, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue for each node writes it to the disk first."""
+    monkeypatch.setattr("vogeler.messaging._amqp_consumer._ANSWER_LIMIT_S", 0.2)
+    rabbitmq.pause()
+    try:
+        with pytest.raises(TransportUnavailable, match=r"no answer within 1 s"):
+            transport.publish_command(message("x"), ["all"], 1.0)
+    finally:
+        rabbitmq.resume()
+
+
 def test_working_through_a_backlog_serves_the_heartbeats(amqp_url: str) -> None:
     """RabbitMQ hangs up on who is silent for two or three times the heartbeat."""
     transport = messaging.connect(amqp_url + "?heartbeat=1")

@@ -202,12 +202,14 @@ def limited(connection: pika.BlockingConnection, limit_s: float) -> Iterator[Non
 
 
 @contextmanager
-def answered(connection: pika.BlockingConnection, where: str, size_bytes: int = 0) -> Iterator[None]:
+def answered(
+    connection: pika.BlockingConnection, where: str, size_bytes: int = 0, least_s: float = 0.0
+) -> Iterator[None]:
     """Say so when the broker takes long to answer what is done inside, and break the connection when it takes too long.
 
     A quorum queue without a majority of its members answers nothing, and RabbitMQ (3.10) may never confirm what was
     published meanwhile, while it goes on to serve the heartbeats. What is not confirmed can be sent again.
-    ``size_bytes``: of the message, which may have to go over a slow line first.
+    ``size_bytes``: of the message, which may have to go over a slow line first. ``least_s``: that is never too long.
     """
     impl = connection._impl
 
@@ -219,7 +221,7 @@ def answered(connection: pika.BlockingConnection, where: str, size_bytes: int = 
 
     timer = impl._adapter_call_later(_TELL_AFTER_S, tell) if connection.is_open else None
     try:
-        with limited(connection, _ANSWER_LIMIT_S + size_bytes // _SLOWEST_BYTES_A_SECOND):
+        with limited(connection, max(_ANSWER_LIMIT_S, least_s) + size_bytes // _SLOWEST_BYTES_A_SECOND):
             yield
     finally:
         if timer is not None and connection.is_open:

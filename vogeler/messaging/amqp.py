@@ -205,13 +205,14 @@ class AmqpTransport:
         id; a queue bound to keys of two of them gets it twice.
         """
         expiration = str(max(int(ttl_s * 1000), 0))
-        routed = [self._routed(envelope, portion, expiration) for portion in _header_sized(keys)]
+        routed = [self._routed(envelope, portion, expiration, ttl_s) for portion in _header_sized(keys)]
         return any(routed)
 
-    def _routed(self, envelope: Envelope, keys: Sequence[str], expiration: str) -> bool:
+    def _routed(self, envelope: Envelope, keys: Sequence[str], expiration: str, ttl_s: float) -> bool:
+        """Before it is confirmed thousands of queues write it to the disk, which may take as long as it is valid."""
         properties = properties_of(envelope, expiration=expiration, headers={"CC": list(keys[1:])})
         try:
-            with translated(self._where), answered(self._connection, self._where):
+            with translated(self._where), answered(self._connection, self._where, least_s=ttl_s):
                 self._confirming().basic_publish(
                     topology.BROADCAST_EXCHANGE, keys[0], envelope.body, properties, mandatory=True
                 )
