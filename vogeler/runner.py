@@ -8,6 +8,7 @@ receipts may get lost, what is stored is the truth.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -33,6 +34,7 @@ _FINAL = frozenset({messages.STORED, messages.UNCHANGED, messages.FAILED, messag
 _DRAW_EVERY_S = 0.1
 _NAMES_AT_ONCE = 200  # in a command: every node that it is for reads them all
 _ASK_STORE_AFTER_S = 10.0  # without a receipt
+_ASKING_S = 1.0
 _CLOCKS_APART_S = 300.0  # at most, this machine's and the server's
 
 
@@ -189,7 +191,7 @@ class Runner:
             try:
                 with closing(self._connect()) as transport:
                     receipts = transport.consume_receipts(command.id)
-                    self._reconcile(command, tally)
+                    self._reconcile(command, tally, _ASKING_S)
                     until = until.discovering(max(self._limits.discovery_s, LONGEST_S))  # clients come back as well
                     if not self._listen(receipts, transport, command, tally, until):
                         return
@@ -207,7 +209,7 @@ class Runner:
                 if _take_waiting(receipts, tally, until):
                     told_s = time.monotonic()
                 elif time.monotonic() - told_s > _ASK_STORE_AFTER_S:
-                    self._reconcile(command, tally)
+                    self._reconcile(command, tally, _ASKING_S)
                     told_s = time.monotonic()
         except TransportUnavailable:
             return True
@@ -221,26 +223,32 @@ class Runner:
             tally.asked_in_full.update(nodes)
         tally.wanted.clear()
 
-    def _reconcile(self, command: Command, tally: Tally) -> None:
-        """Ask the store about the nodes that no receipt told the end of. Without it, the receipts have to do."""
+    def _reconcile(self, command: Command, tally: Tally, within_s: float = math.inf) -> None:
+        """Ask the store about the nodes that no receipt told the end of. Without it, the receipts have to do.
+
+        ``within_s``: ask for no more histories after that time, as each takes a moment and nobody takes receipts then.
+        """
         try:
-            self._ask_store(command, tally)
+            self._ask_store(command, tally, time.monotonic() + within_s)
         except StoreUnavailable as error:
             log.warning("%s: the nodes below that have not answered may be done", error, extra={"event": "reconcile"})
 
-    def _ask_store(self, command: Command, tally: Tally) -> None:
+    def _ask_store(self, command: Command, tally: Tally, until_s: float) -> None:
         """Of the nodes that are missing, only those that were heard since can have answered."""
         since = to_timestamp(time.time() - self._limits.timeout_s - command.splay_s - _CLOCKS_APART_S)
         missing = set(tally.missing())
         heard = [n.node for n in self._store.nodes() if n.node in missing and (n.heard_at or "") >= since]
         for status in self._store.statuses(heard):
             node = status["_id"]
+            key_of_ours = tally.answers[node].key if node in tally.answers else None
             for key, check in checks_of(status).items():
+                if key_of_ours not in (None, key):
+                    continue
                 if check.get("run") == command.id:
                     stage = self._stored_stage(node, key, check, command.id)
                     detail = {"key": key, "reason": check.get("error"), "duration_s": check.get("duration_s")}
                     tally.take(Receipt(command.id, node, stage, detail))
-                elif str(check.get("checked_at") or "") >= since:
+                elif str(check.get("checked_at") or "") >= since and time.monotonic() < until_s:
                     self._ask_history(node, key, since, command, tally)
 
     def _ask_history(self, node: str, key: str, since: str, command: Command, tally: Tally) -> None:
