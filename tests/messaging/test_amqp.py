@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import socket
 import struct
@@ -14,13 +15,15 @@ from typing import Any
 import pika
 import pytest
 from pika import exceptions as pika_errors
+from pika import frame, spec
 
 from tests.messaging.conftest import LIMIT_S, body_of, eventually, message, next_body
 from tests.servers.rabbitmq import RabbitMQ
 from vogeler import messaging, topology
 from vogeler.errors import TransportError, TransportUnavailable, UsageError, VogelerError
+from vogeler.messages import OMITTED, Result, encode, new_id, now
 from vogeler.messaging import Transport
-from vogeler.messaging._amqp_consumer import limited
+from vogeler.messaging._amqp_consumer import limited, properties_of
 
 SECRET = "pa55/w@rd:é"
 SECRET_IN_URL = "pa55%2Fw%40rd%3A%C3%A9"
@@ -285,6 +288,18 @@ def test_a_connection_that_is_reset_at_any_moment_of_its_making_may_be_tried_aga
     """Some of the many are reset between pika's looking and its asking who is on the other side: a ValueError of its."""
     for _ in range(500):
         assert isinstance(failure(f"amqp://127.0.0.1:{resetting_port}/"), TransportUnavailable)
+
+
+def test_a_value_that_is_left_out_takes_less_than_500_bytes_in_frames() -> None:
+    node, digest = "web-frontend-01.example.org", "sha256:" + hashlib.sha256(b"packages").hexdigest()
+    about = {"run": new_id(), "requested_by": "alice@operations01.example.org", "exit_code": 0, "duration_s": 0.187}
+    result = Result(node, "packages", "packages", 1795260662943104, "ok", now(), value=OMITTED, digest=digest, **about)
+    envelope = encode(result)
+    method = spec.Basic.Publish(
+        exchange=topology.RESULTS_EXCHANGE, routing_key=topology.result_key(node), mandatory=True
+    )
+    frames = [frame.Method(1, method), frame.Header(1, len(envelope.body), properties_of(envelope))]
+    assert sum(len(one.marshal()) for one in [*frames, frame.Body(1, envelope.body)]) < 500
 
 
 def test_a_limit_that_is_over_after_the_connection_was_lost_is_no_matter(amqp_url: str) -> None:
