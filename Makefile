@@ -1,4 +1,5 @@
-# make demo | test | faults | soak | bench | blowout | check | clean. Everything is made inside this folder: .venv, .servers, .demo, .soak.
+# make demo | test | faults | soak | bench | blowout | check | clean.
+# Everything is made inside this folder: .venv, .servers, .demo, .soak.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
@@ -23,9 +24,7 @@ soak: $(VENV)/developing servers  ## faults for an hour, or MINUTES=n; tables an
 	$(BIN)/python -m pytest tests/faults --soak $(MINUTES) -vv $(FLAGS)
 
 bench: $(VENV)/developing servers  ## what things cost, each beside its floor
-	for program in broadcast agent intake; do \
-	    test ! -e benchmarks/$$program.py || $(BIN)/python benchmarks/$$program.py || exit 1; \
-	done
+	for program in broadcast agent intake; do $(BIN)/python benchmarks/$$program.py || exit 1; done
 	folder=$$(mktemp -d) && trap "rm -r $$folder" EXIT && \
 	    $(BIN)/python benchmarks/generator.py --nodes 1000 --load sqlite://$$folder/fleet.db && \
 	    $(BIN)/python benchmarks/questions.py sqlite://$$folder/fleet.db

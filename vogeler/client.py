@@ -241,7 +241,7 @@ class Client:
         with suppress(ValueError):
             run = error.fields.get("id")
             messages.check_id(run)
-            self._receipt(transport, str(run), messages.REFUSED, {"reason": error.message[:1000]})
+            self._receipt(transport, str(run), messages.REFUSED, {"reason": error.message})
         consumer.dead_letter(delivery, error.message)
         log.warning("a command can't be read: %s", error, extra={"event": "dead_letter"})
 
@@ -279,7 +279,7 @@ class Client:
     def _send_finished(self, transport: Transport, consumer: Consumer) -> None:
         while not self._finished.empty() and not self._killing.is_set():  # what is killed runs again after the restart
             job, collected = self._finished.get()
-            self._outbox.append((job, _fitting(self._result(job, collected))))
+            self._outbox.append((job, self._fitting(self._result(job, collected))))
             del self._running[id(job)]
             if job.run is None:
                 self._schedule_next(job.plugin.name)
@@ -288,8 +288,7 @@ class Client:
             try:
                 transport.publish_result(envelope, self._options.node)
             except MessageTooLarge as error:
-                self._outbox[0] = (job, _without_value(envelope, error))
-                self._sent.pop(job.plugin.key, None)
+                self._outbox[0] = (job, self._too_large(decode(envelope, Result), error))
                 raise
             self._outbox.pop(0)
             if job.run is not None:
@@ -339,6 +338,18 @@ class Client:
             return OMITTED
         self._sent[job.plugin.key] = whole, now_s
         return collected.value
+
+    def _fitting(self, result: Result) -> Envelope:
+        """The result as bytes; without its value when that is more than a message may carry."""
+        try:
+            return encode(result)
+        except MessageError as error:
+            return self._too_large(result, error)
+
+    def _too_large(self, result: Result, error: VogelerError) -> Envelope:
+        """The result without its value, as one that says so. What is not sent is not believed to be there."""
+        self._sent.pop(result.key, None)
+        return encode(replace(result, status=messages.TOO_LARGE, digest=None, value=None, error=error.message))
 
     def _next_seq(self) -> int:
         """The clock in microseconds, and on from the last number while the clock is set back by up to ``clock_skew``.
@@ -397,20 +408,6 @@ class Client:
 
 def _name_of(command: Command) -> _Name:
     return command.id, command.full
-
-
-def _fitting(result: Result) -> Envelope:
-    """The result as bytes; without its value when that is more than a message may carry."""
-    try:
-        return encode(result)
-    except MessageError as error:
-        return encode(replace(result, status=messages.TOO_LARGE, digest=None, value=None, error=error.message))
-
-
-def _without_value(envelope: Envelope, error: MessageTooLarge) -> Envelope:
-    """The result that the broker finds too large, as one that says so."""
-    result = decode(envelope, Result)
-    return encode(replace(result, status=messages.TOO_LARGE, digest=None, value=None, error=error.message))
 
 
 def _expired(expires_at: str) -> str:

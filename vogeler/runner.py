@@ -217,8 +217,9 @@ class Runner:
 
     def _ask_in_full(self, transport: Transport, command: Command, tally: Tally) -> None:
         """The same command once more, for the nodes that believed the store to have their value."""
-        for start in range(0, len(tally.wanted), _NAMES_AT_ONCE):
-            nodes = sorted(tally.wanted)[start : start + _NAMES_AT_ONCE]
+        wanted = sorted(tally.wanted)
+        for start in range(0, len(wanted), _NAMES_AT_ONCE):
+            nodes = wanted[start : start + _NAMES_AT_ONCE]
             self._send(replace(command, targets={"nodes": nodes}, full=True, splay_s=0.0), transport)
             tally.asked_in_full.update(nodes)
         tally.wanted.clear()

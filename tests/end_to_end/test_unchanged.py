@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import random
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -112,6 +114,20 @@ def test_a_client_sends_it_in_full_after_each_connection(packages: Fleet) -> Non
         assert next_result(packages)[0].value == VALUE
     assert runner.wait(60) == 0
     runner.communicate()
+
+
+def test_a_value_that_is_too_large_to_be_sent_is_not_believed_to_be_there(fleet: Fleet) -> None:
+    """It fails each time with its reason, and nobody asks for it in full."""
+    (fleet.plugins / "noise").write_bytes(base64.b64encode(random.Random(1).randbytes(20_000_000)))
+    fleet.plugin("noise", "cat noise", "string", max_output="30MB")
+    fleet.server().wait_for("store")
+    client = fleet.client(NODE)
+    fleet.wait_known(NODE)
+    for times in (1, 2):
+        row = fleet.ask("-c", "noise", "-n", NODE)[NODE]
+        assert row["stage"] == "failed"
+        assert "bytes compressed: at most" in row["reason"]
+        assert len(client.events("accepted")) == times
 
 
 def test_nobody_has_to_ask_for_what_comes_by_schedule(packages: Fleet) -> None:

@@ -21,7 +21,7 @@ from vogeler.errors import StoreUnavailable
 from vogeler.messages import STORED, UNCHANGED, Heartbeat
 from vogeler.persistence import LATE, Document, Store
 from vogeler.persistence._couch_copies import Copies, packed, without_values
-from vogeler.persistence._texts import LEFT_OUT, Texts, plain
+from vogeler.persistence._texts import LEFT_OUT, Texts, unpacked
 
 __all__ = ["sqlite_store"]  # the fixture
 LARGE = {f"package{number}": f'{number}.ä "quoted" \\ 🐧' for number in range(100)}
@@ -265,7 +265,7 @@ def test_a_copy_is_the_document():
     copies = Copies(100_000)
     copies.keep("2-x", packed(document, Texts()))
     copy = copies.get("web01")
-    assert {name: plain(value) for name, value in copy.items()} == {**document, "_rev": "2-x"}
+    assert {name: unpacked(value) for name, value in copy.items()} == {**document, "_rev": "2-x"}
     assert copy["vogeler"] == {"keys": LARGE}
     copies.keep("1-x", without_values(document))
     assert copies.get("web01") == {**document, "rpms": LEFT_OUT}

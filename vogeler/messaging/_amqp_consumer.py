@@ -193,12 +193,8 @@ def limited(connection: pika.BlockingConnection, limit_s: float) -> Iterator[Non
         if impl._transport is not None:  # else it was lost while we were frozen, and pika is about to say so
             impl._terminate_stream(pika_errors.StreamLostError(f"no answer within {limit_s:g} s"))
 
-    timer = impl._adapter_call_later(limit_s, give_up) if connection.is_open else None
-    try:
+    with _after(connection, limit_s, give_up):
         yield
-    finally:
-        if timer is not None and connection.is_open:
-            impl._adapter_remove_timeout(timer)
 
 
 @contextmanager
@@ -211,7 +207,6 @@ def answered(
     published meanwhile, while it goes on to serve the heartbeats. What is not confirmed can be sent again.
     ``size_bytes``: of the message, which may have to go over a slow line first. ``least_s``: that is never too long.
     """
-    impl = connection._impl
 
     def tell() -> None:
         log.warning(
@@ -219,10 +214,18 @@ def answered(
             where, _TELL_AFTER_S, extra={"event": "waiting"},
         )  # fmt: skip
 
-    timer = impl._adapter_call_later(_TELL_AFTER_S, tell) if connection.is_open else None
+    limit_s = max(_ANSWER_LIMIT_S, least_s) + size_bytes // _SLOWEST_BYTES_A_SECOND
+    with _after(connection, _TELL_AFTER_S, tell), limited(connection, limit_s):
+        yield
+
+
+@contextmanager
+def _after(connection: pika.BlockingConnection, delay_s: float, act: Callable[[], None]) -> Iterator[None]:
+    """Call ``act`` if what is done inside takes that long."""
+    impl = connection._impl
+    timer = impl._adapter_call_later(delay_s, act) if connection.is_open else None
     try:
-        with limited(connection, max(_ANSWER_LIMIT_S, least_s) + size_bytes // _SLOWEST_BYTES_A_SECOND):
-            yield
+        yield
     finally:
         if timer is not None and connection.is_open:
             impl._adapter_remove_timeout(timer)

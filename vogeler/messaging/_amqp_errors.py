@@ -72,10 +72,15 @@ def _ours(error: BaseException, where: str, trouble: str) -> TransportError:
     return TransportUnavailable(f"{trouble} at {where}: {_reason(error)}")
 
 
+def is_away(error: BaseException | None) -> bool:
+    """Whether RabbitMQ says that a classic queue's cluster member is down, and the rest of the cluster is not."""
+    return isinstance(error, pika_errors.ChannelClosed) and "is down or inaccessible" in _reply(error)
+
+
 def _refusal(error: pika_errors.ChannelClosed, where: str) -> TransportError:
     text = _reply(error)
-    # A classic queue whose cluster node is away, and a delivery that was held for too long: both pass.
-    if "is down or inaccessible" in text or "timed out" in text:
+    # A delivery that was held for too long passes, too.
+    if is_away(error) or "timed out" in text:
         return TransportUnavailable(f"the broker at {where} can't serve this now: {text}")
     if error.reply_code == _PRECONDITION_FAILED and "max size" in text:
         return MessageTooLarge(

@@ -15,16 +15,9 @@ from vogeler import topology
 from vogeler.errors import TransportError, TransportUnavailable
 from vogeler.messaging import Delivery
 from vogeler.messaging._amqp_consumer import AmqpConsumer
-from vogeler.messaging._amqp_pika import pika_errors
 
 _LOOK_EVERY_S = 10.0
 _LEAVES_AFTER_S = 1.0  # from the unbinding on, which everything that is on its way precedes
-
-
-def is_away(error: TransportError) -> bool:
-    """Whether the queue's member is down, and the rest of the cluster is not."""
-    cause = error.__cause__
-    return isinstance(cause, pika_errors.ChannelClosed) and "is down or inaccessible" in str(cause.reply_text)
 
 
 class SpareConsumer(AmqpConsumer):

@@ -16,9 +16,9 @@ from vogeler.errors import NodeNameTaken, TransportError, TransportUnavailable, 
 from vogeler.messages import Envelope
 from vogeler.messaging import COMMANDS_PREFETCH, DEAD_PREFETCH, NODE_QUEUE_EXPIRES_S, SETUP_REMEDY, QueueDepth
 from vogeler.messaging._amqp_consumer import CLOSE_LIMIT_S, AmqpConsumer, answered, limited, properties_of
-from vogeler.messaging._amqp_errors import translated
+from vogeler.messaging._amqp_errors import is_away, translated
 from vogeler.messaging._amqp_pika import pika, pika_errors
-from vogeler.messaging._amqp_spare import SpareConsumer, is_away
+from vogeler.messaging._amqp_spare import SpareConsumer
 from vogeler.messaging._amqp_url import open_any
 from vogeler.urls import Url
 
@@ -130,7 +130,7 @@ class AmqpTransport:
         try:
             self._take_commands(consumer, node, groups, _NODE_QUEUE)
         except TransportUnavailable as error:
-            if not is_away(error):
+            if not is_away(error.__cause__):
                 raise
             log.warning("%s; %s stands in", error, topology.spare_queue(node), extra={"event": "spare"})
             try:

@@ -30,7 +30,7 @@ from vogeler.messages import (
     read,
 )
 from vogeler.persistence import LATE, Document, Outcome, Storable, checks_of, stored_keys
-from vogeler.persistence._texts import plain
+from vogeler.persistence._texts import unpacked
 from vogeler.units import parse_timestamp, to_timestamp
 
 SCHEMA = 1
@@ -272,7 +272,7 @@ class _Work:
     def _refresh(self, result: Result, stored: Document, late: bool) -> Outcome:
         """A result equal to the record: at most its volatile paths hold something else."""
         sent = result.volatile and result.value is not OMITTED
-        if sent and not late and plain(self._record[result.key]) != result.value:
+        if sent and not late and unpacked(self._record[result.key]) != result.value:
             if _deeper_than(result.value, _MAX_DEPTH):
                 return self._too_deep(result)
             self._record = self.changed_record = {**self._record, result.key: result.value}

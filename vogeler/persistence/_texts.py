@@ -51,7 +51,7 @@ class Packed:
 LEFT_OUT = Packed(b"")
 
 
-def plain(value: Any) -> Any:
+def unpacked(value: Any) -> Any:
     """The value, which may be packed."""
     return json.loads(value.text) if isinstance(value, Packed) else value
 

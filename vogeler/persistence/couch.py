@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
@@ -265,19 +265,25 @@ class CouchStore:
         nodes = {name: change["node"] for name, change in changes.items()}
         rows = self._history.write(list(changes.values()), texts.change)
         tried.note(rows.of(nodes, conflicts=False))
-        if rows.conflicts:
-            existing = self._history.read(sorted(rows.conflicts)).documents
-            anew = [change for work in tried.left() for change in _merge.corrected(work, existing)]
-            tried.note(self._history.write(anew, texts.change).of(nodes))
+        self._write_anew(tried, rows.conflicts, _merge.corrected, texts)
 
     def _disown(self, tried: _Tried, texts: Texts) -> None:
         """What an earlier try at a result left in the history, when another one has brought its value meanwhile."""
         doubtful = {name for work in tried.left() for pair in work.doubtful for name in pair}
-        if doubtful:
-            existing = self._history.read(sorted(doubtful)).documents
-            anew = [change for work in tried.left() for change in _merge.never_held(work, existing)]
-            nodes = {change["_id"]: change["node"] for change in anew}
-            tried.note(self._history.write(anew, texts.change).of(nodes))
+        self._write_anew(tried, doubtful, _merge.never_held, texts)
+
+    def _write_anew(
+        self,
+        tried: _Tried,
+        names: set[str],
+        choose: Callable[[_merge.Merged, Mapping[str, Document]], Iterable[Document]],
+        texts: Texts,
+    ) -> None:
+        """Look at what is in the history under these ids, and write what is chosen from that."""
+        if names:
+            existing = self._history.read(sorted(names)).documents
+            anew = [change for work in tried.left() for change in choose(work, existing)]
+            tried.note(self._history.write(anew, texts.change).of({change["_id"]: change["node"] for change in anew}))
 
     def _forgotten_at(self, records: Found, statuses: Found) -> Mapping[str, str]:
         """When the nodes whose documents were deleted were last forgotten."""
