@@ -521,6 +521,30 @@ def test_what_another_server_wrote_meanwhile_is_kept(couch_url):
         assert meanwhile == []
 
 
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_result_that_another_server_stores_between_our_two_reads_is_held(couch_url, warm):
+    """Of a server that was frozen, another one has the same results: record and status are of different times then."""
+    with ExitStack() as stack:
+        other = stack.enter_context(closing(persistence.connect(couch_url)))
+        other.setup()
+        other.apply([result(1, "a")], at(1))
+        meanwhile = []
+
+        def interfere(exchange: Exchange) -> None:
+            if meanwhile and "_status/" in exchange.path:
+                other.apply([meanwhile.pop()], at(2))
+            exchange.pass_on()
+
+        store, _ = stack.enter_context(between(couch_url, interfere))
+        if warm:
+            store.apply([result(1, "a")], at(1))
+            other.apply([result(1, "a"), heartbeat()], at(1))
+        meanwhile.append(result(2, "b"))
+        assert [outcome.stage for outcome in store.apply([result(2, "b")], at(3), again=True)] == [STORED]
+        assert meanwhile == []
+        assert store.record("web01")["rpms"] == held(store.history("web01", "rpms"), at(9)) == "b"
+
+
 def test_history_that_a_server_wrote_in_vain_does_not_tell_what_the_record_never_held(couch_url):
     """Another server, whose clock is behind, stores a later result first: ours is late, and its history said no."""
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ document. A copy of an older one is no harm to what is written by it: CouchDB an
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from vogeler.persistence import Document
@@ -108,15 +108,17 @@ class CopiedDatabase:
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._copies.rev(name) is not None
 
-    def find(self, names: Iterable[str], check: Collection[str]) -> Found:
-        """The documents that there are: copies, whose revision is asked for of those in ``check``, or else read.
-
-        A copy may be without large values: LEFT_OUT.
-        """
-        wanted = list(names)
-        doubtful = [name for name in wanted if name in self and name in check]
+    def drop_old(self, names: Iterable[str]) -> list[str]:
+        """Ask which of the copies are of an older revision than the document, and forget these: their names."""
+        doubtful = [name for name in names if name in self]
         revs = self.database.revisions(doubtful)
-        self.drop(name for name in doubtful if revs.get(name) != self._copies.rev(name))
+        old = [name for name in doubtful if revs.get(name) != self._copies.rev(name)]
+        self.drop(old)
+        return old
+
+    def find(self, names: Iterable[str]) -> Found:
+        """The documents that there are: copies, or else read. A copy may be without large values: LEFT_OUT."""
+        wanted = list(names)
         known = {name: self._copies.get(name) for name in wanted if name in self}
         found = self.read([name for name in wanted if name not in known])
         found.documents.update(known)

@@ -251,13 +251,23 @@ class CouchStore:
 
         A copy of a record is compared with the record's revision, which tells whatever happened to it. That of a
         status is not, if only the status is written: then it is a conflict if it was old.
+
+        No status is of a later time than its record here: it would tell of a result that the record does not
+        hold yet, which then seems to be a late one, though another server is just storing it.
         """
         asked = [node for node, messages in todo.items() if node not in self._status or _merge.may_change(messages)]
-        records = self._records.find(asked, check=asked)
-        rewriting = {node for node in asked if _merge.may_rewrite(records.documents.get(node), todo[node])}
-        partial = [node for node, record in records.documents.items() if node in rewriting and not is_whole(record)]
+        statuses = self._status.find(todo)
+        self._records.drop_old(asked)
+        records = self._records.find(asked)
+        old = self._status.drop_old(_rewriting(records, todo))
+        if old:
+            statuses.replace(old, self._status.read(old))
+            self._records.drop_old(old)
+            records.replace(old, self._records.find(old))
+        documents = records.documents
+        partial = [node for node in _rewriting(records, todo) if node in documents and not is_whole(documents[node])]
         records.replace(partial, self._records.read(partial))
-        return records, self._status.find(todo, check=rewriting)
+        return records, statuses
 
     def _write_history(self, tried: _Tried, texts: Texts) -> None:
         """What is there already stays as it is, unless the record took another way since it was written."""
@@ -376,6 +386,11 @@ class _Tried:
     def written(self) -> list[str]:
         """The nodes that got through so far."""
         return [node for node in self.merged if node not in self.conflicts and node not in self.refused]
+
+
+def _rewriting(records: Found, todo: Mapping[str, Sequence[Storable]]) -> list[str]:
+    """The nodes whose records may be written."""
+    return [node for node, messages in todo.items() if _merge.may_rewrite(records.documents.get(node), messages)]
 
 
 def _read(database: Database, nodes: Collection[str]) -> Iterator[Document]:
