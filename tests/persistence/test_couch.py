@@ -32,7 +32,7 @@ from tests.servers.couchdb import CouchServer
 from vogeler import persistence
 from vogeler.errors import StoreError, StoreUnavailable, UsageError
 from vogeler.messages import REFUSED, STORED, UNCHANGED
-from vogeler.persistence import Store, _couch_design
+from vogeler.persistence import LATE, Store, _couch_design
 
 PASSWORD = "s3cret!"
 
@@ -542,6 +542,61 @@ def test_a_result_that_another_server_stores_between_our_two_reads_is_held(couch
         meanwhile.append(result(2, "b"))
         assert [outcome.stage for outcome in store.apply([result(2, "b")], at(3), again=True)] == [STORED]
         assert meanwhile == []
+        assert store.record("web01")["rpms"] == held(store.history("web01", "rpms"), at(9)) == "b"
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("noise", [False, True])
+def test_a_value_that_another_server_confirms_while_we_store_an_older_one_stays(couch_url, warm, noise):
+    """It finds the record as it was before our write, and its status is there before ours."""
+    with ExitStack() as stack:
+        other = stack.enter_context(closing(persistence.connect(couch_url)))
+        other.setup()
+        other.apply([result(1, "a"), result(1, "x", key="dpkg")], at(1))
+        records, meanwhile, noises = urlsplit(couch_url).path, [], []
+
+        def interfere(exchange: Exchange) -> None:
+            if meanwhile and exchange.path == f"{records}/_bulk_docs":
+                (outcome,) = other.apply([meanwhile.pop()], at(2))
+                assert outcome.stage == UNCHANGED
+            if noises and exchange.path == f"{records}_status/_bulk_docs":
+                other.apply(noises.pop(), at(4))
+            exchange.pass_on()
+
+        store, _ = stack.enter_context(between(couch_url, interfere))
+        if warm:
+            store.apply([heartbeat(), result(2, "a"), result(2, "x", key="dpkg")], at(1))
+        meanwhile.append(result(8, "a"))
+        noises += [[heartbeat(), result(9, "y", key="dpkg")]] if noise else []
+        assert [outcome.reason for outcome in store.apply([result(5, "b")], at(3))] == [LATE]
+        assert meanwhile == noises == []
+        record, status = store.record("web01"), store.status("web01")
+        assert record["rpms"] == held(store.history("web01", "rpms"), at(9)) == "a"
+        assert record["dpkg"] == ("y" if noise else "x")
+        assert record["vogeler"]["keys"]["rpms"]["seq"] == 1
+        assert status["keys"]["rpms"]["ok_seq"] == 8
+        assert {change["value"]: bool(change.get("late")) for change in store.history("web01", "rpms")} == {
+            "a": False,
+            "b": True,
+        }
+
+
+def test_a_value_that_another_server_confirms_after_we_stored_it_stays(couch_url):
+    """It finds the record as we wrote it, and its status is there before ours."""
+    with ExitStack() as stack:
+        other = stack.enter_context(closing(persistence.connect(couch_url)))
+        other.setup()
+        other.apply([result(1, "a")], at(1))
+        meanwhile = [result(8, "b")]
+
+        def interfere(exchange: Exchange) -> None:
+            if meanwhile and exchange.path.endswith("_status/_bulk_docs"):
+                (outcome,) = other.apply([meanwhile.pop()], at(2))
+                assert outcome.stage == UNCHANGED
+            exchange.pass_on()
+
+        store, _ = stack.enter_context(between(couch_url, interfere))
+        assert [outcome.reason for outcome in store.apply([result(5, "b")], at(3))] == [None]
         assert store.record("web01")["rpms"] == held(store.history("web01", "rpms"), at(9)) == "b"
 
 

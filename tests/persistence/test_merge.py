@@ -102,6 +102,7 @@ def test_the_first_result_makes_the_three_documents_of_design():
                 "error": None,
                 "seq": 1,
                 "ok_seq": 1,
+                "ok_digest": first.digest,
             }
         },
     }

@@ -71,15 +71,18 @@ def merge(
     messages: Iterable[Storable],
     received_at: str,
     forgotten_at: str | None = None,
+    former: Document | None = None,
 ) -> Merged:
     """Apply the messages of ``node``, in order, to its documents, which are left as they are.
 
     ``received_at`` is the server's clock. ``forgotten_at``: when the node was last forgotten, to be given where
-    record or status are not there. An outcome per message, in their order.
+    record or status are not there. ``former``: the record before an earlier try at these messages, which was
+    overtaken before it wrote the status. An outcome per message, in their order.
     """
     if record is not None and forgotten_at is not None and _about(record).get("forgotten_at") != forgotten_at:
         record = {"_rev": record["_rev"]} if "_rev" in record else None  # written while the node was forgotten
     work = _Work(node, record, status, received_at, forgotten_at)
+    work.restore(former or {})
     held = work.ages()
     outcomes = [work.hear(message) if isinstance(message, Heartbeat) else work.take(message) for message in messages]
     history = list(work.history.values())
@@ -224,6 +227,19 @@ class _Work:
         """Since when the record holds the value of each key."""
         return _ages(self._stored)
 
+    def restore(self, former: Document) -> None:
+        """Of keys that hold an older value than the last one confirmed, put back what they held before, if it is that.
+
+        Another server has confirmed it after we had read the status, and before we wrote the record.
+        """
+        before = stored_keys(former)
+        for key, check in self._checks.items():
+            now, confirmed = self._stored.get(key), check.get("ok_digest")
+            if key not in before or now is None or _number(now.get("seq")) >= _number(check.get("ok_seq")):
+                continue
+            if now.get("digest") != confirmed == before[key].get("digest"):
+                self._hold(key, former[key], before[key])
+
     def hear(self, heartbeat: Heartbeat) -> Outcome:
         if _deeper_than(heartbeat.agent, _MAX_DEPTH):
             return refused(f"what the agent says of itself is nested deeper than {_MAX_DEPTH}")
@@ -314,24 +330,23 @@ class _Work:
             "requested_by": result.requested_by,
             "seq": result.seq,
         }
-        self._stored = {**self._stored, result.key: about}
+        self._hold(result.key, result.value, about)
+
+    def _hold(self, key: str, value: object, about: Document) -> None:
+        self._stored = {**self._stored, key: about}
         ours: Document = {"schema": SCHEMA, "keys": self._stored}
         if self._forgotten_at is not None:
             ours["forgotten_at"] = self._forgotten_at
-        self._record = {
-            **self._record,
-            "updated_at": self._received_at,
-            result.key: result.value,
-            "vogeler": ours,
-        }
+        self._record = {**self._record, "updated_at": self._received_at, key: value, "vogeler": ours}
         self.changed_record = self._record
 
     def _note_check(self, result: Result) -> None:
         before = self._checks.get(result.key)
         check = _check(result) if before is None or result.seq >= _number(before.get("seq")) else dict(before)
-        ok_seq = max(_number((before or {}).get("ok_seq")), result.seq if result.status == OK else -1)
-        if ok_seq >= 0:
-            check["ok_seq"] = ok_seq
+        latest = {name: (before or {}).get(name) for name in ("ok_seq", "ok_digest")}
+        if result.status == OK and result.seq > _number(latest["ok_seq"]):
+            latest = {"ok_seq": result.seq, "ok_digest": self._stored[result.key]["digest"]}
+        check.update({name: value for name, value in latest.items() if value is not None})
         self._checks = {**self._checks, result.key: check}
         self._touch_status()
 

@@ -89,15 +89,17 @@ class CouchStore:
         """Each document that was changed meanwhile by somebody else is read, merged and written again."""
         outcomes: dict[int, Outcome] = {}
         waiting = _merge.by_node(batch)
+        former: dict[str, Document] = {}
         for attempt in range(_TRIES):
             _pause(attempt)
             todo = {node: [batch[position] for position in positions] for node, positions in waiting.items()}
-            tried = self._try(todo, received_at, again or attempt > 0)
+            tried = self._try(todo, received_at, again or attempt > 0, former)
             for node in tried.written():
                 outcomes.update(zip(waiting[node], tried.merged[node].outcomes))
             for node, reason in tried.refused.items():
                 outcomes.update(zip(waiting[node], self._one_by_one(todo[node], reason, received_at, again)))
             waiting = {node: waiting[node] for node in tried.conflicts}
+            former.update(tried.overwritten)
             if not waiting:
                 return [outcomes[position] for position in range(len(batch))]
         raise self._contended(waiting)
@@ -221,9 +223,16 @@ class CouchStore:
 
     # --- one try at a batch -----------------------------------------------------------------------
 
-    def _try(self, todo: dict[str, list[Storable]], received_at: str, again: bool) -> _Tried:
-        """Read, merge, write: history before record before status."""
+    def _try(
+        self, todo: dict[str, list[Storable]], received_at: str, again: bool, former: Mapping[str, Document]
+    ) -> _Tried:
+        """Read, merge, write: history before record before status.
+
+        ``former``: records that an earlier try has overwritten, by node, as they were.
+        """
         records, statuses = self._found(todo)
+        overwritten = sorted(former.keys() & todo.keys())
+        records.replace(overwritten, self._records.read(overwritten))
         forgotten_at = self._forgotten_at(records, statuses)
         merged = {
             node: _merge.merge(
@@ -233,6 +242,7 @@ class CouchStore:
                 messages,
                 received_at,
                 forgotten_at.get(node),
+                former.get(node),
             )
             for node, messages in todo.items()
         }
@@ -241,6 +251,8 @@ class CouchStore:
         if again:
             self._disown(tried, texts)
         tried.note(self._records.write([work.record for work in tried.left() if work.record is not None], texts))
+        changed = [node for node in tried.written() if tried.merged[node].record is not None]
+        tried.overwritten = {node: records.documents[node] for node in changed if node in records.documents}
         tried.note(self._status.write([work.status for work in tried.left() if work.status is not None], texts))
         self._records.drop(tried.conflicts)
         self._status.drop(tried.conflicts)
@@ -368,9 +380,13 @@ class CouchStore:
 
 @dataclass
 class _Tried:
-    """One try at a batch: per node what was merged, and which nodes did not get through, and why."""
+    """One try at a batch: per node what was merged, and which nodes did not get through, and why.
+
+    ``overwritten``: the records that there were where another one was written.
+    """
 
     merged: dict[str, _merge.Merged]
+    overwritten: dict[str, Document] = field(default_factory=dict)
     conflicts: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
 
