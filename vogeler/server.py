@@ -1,9 +1,9 @@
 """The server: takes results off the queue, stores them in batches, acknowledges after.
 
-Two threads: this one talks to the broker, the writer to the store, so that a slow store never makes
-the broker think that the server is gone. The life of a result::
+This thread talks to the broker, the writers talk to the store, so that a slow store never makes the broker think
+that the server is gone. The life of a result::
 
-    delivered ─▶ batch ─▶ decoded ─▶ (writer) history, record, status ─▶ receipt ─▶ acked
+    delivered ─▶ batch ─▶ decoded ─▶ (a writer) history, record, status ─▶ receipt ─▶ acked
                              │                      │
                              └─▶ dead letter        └─▶ refused for good: dead letter
 
@@ -11,17 +11,15 @@ What waits for its turn is kept as it came, compressed: a value can be many time
 
 Until it is acked it belongs to the broker. A server that dies anywhere in between has its results
 delivered to another, and storing twice is storing once. Several servers may run side by side.
-
-While there is nothing to write, the writer removes what has had its time, in small steps.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -29,23 +27,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vogeler import messages
-from vogeler.backoff import Backoff, describe, keep_trying
-from vogeler.batch import Batch, Pace
-from vogeler.errors import MessageError, StoreError
+from vogeler.backoff import Backoff, keep_trying
+from vogeler.batch import Batch
+from vogeler.errors import MessageError
 from vogeler.messages import Known, Receipt, Result, decode_stored, encode
 from vogeler.messaging import Consumer, Delivery, Transport
 from vogeler.persistence import Outcome, Storable, Store
 from vogeler.retention import Absentees, Housekeeping, Limits, Recurring
 from vogeler.units import parse_timestamp
+from vogeler.writer import Entry, Writer, Written
 
 log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 30.0
-_WRITER_ENDS_WITHIN_S = 1.0
-# How long it should take to store a batch, as who comes next waits for it; and what is stored at once even if it takes
-# longer, as every batch takes some time by itself.
-_BATCH_TAKES_S, _LEAST_BATCH = 0.08, 40
-_BATCHES_AHEAD = 2  # one is being written, the next is decoded meanwhile
 # Python hands the interpreter to a waiting thread after this time, 5 ms by default: so long the writer would wait
 # after every answer of the store while the other thread decodes.
 _SWITCH_S = 0.0005
@@ -59,27 +53,11 @@ class Options:
     batch_count: int = 500
     batch_bytes: int = 4_000_000
     batch_age_s: float = 0.01
+    writers: int = 1  # as many as the store can serve at once
     stop_timeout_s: float = 30.0
     clock_skew_s: float = 300.0
     designs: Path | None = None  # a folder with design documents; None: as shipped
     retention: Limits = Limits()
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A message on its way into the store, with what must be acked after."""
-
-    delivery: Delivery
-    message: Storable
-
-
-@dataclass(frozen=True)
-class Written:
-    """A batch that is in the store, and what became of each entry."""
-
-    entries: list[Entry]
-    outcomes: list[Outcome]
-    took_s: float
 
 
 class Server:
@@ -88,35 +66,42 @@ class Server:
     def __init__(self, options: Options, connect: Callable[[], Transport], open_store: Callable[[], Store]):
         self._options = options
         self._connect = connect
-        self._open_store = open_store
         self._stopping = threading.Event()
-        self._abandoning = threading.Event()
         self._consumer: Consumer | None = None
-        self._pace = Pace(_BATCH_TAKES_S, _LEAST_BATCH, options.batch_count)
+        schedule = Recurring(options.retention.check_every_s, time.monotonic())
+        absentees = None if options.retention.decommission_s is None else Absentees(options.retention.decommission_s)
+
+        def keep_house(store: Store) -> Housekeeping:
+            return Housekeeping(store, options.retention, schedule, absentees)
+
+        self._writers = [
+            Writer(
+                open_store,
+                self._wake,
+                options.batch_count,
+                options.batch_bytes,
+                options.designs,
+                keep_house if number == 0 else None,
+            )
+            for number in range(options.writers)
+        ]
         self._batch: Batch[Delivery] = self._new_batch()
         self._known = Known()
-        self._in_flight = 0  # batches that were handed to the writer, and are not written yet
-        self._to_write: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
-        self._written: queue.SimpleQueue[Written] = queue.SimpleQueue()
-        self._bug: BaseException | None = None  # what ended the writer
-        self._schedule = Recurring(options.retention.check_every_s, time.monotonic())
-        decommission_s = options.retention.decommission_s
-        self._absentees = None if decommission_s is None else Absentees(decommission_s)
         self.counts: Counter[str] = Counter()
 
     def run(self) -> None:
         """Serve until ``stop``."""
         sys.setswitchinterval(_SWITCH_S)
-        writer = threading.Thread(target=self._write, name="writer", daemon=True)
-        writer.start()
+        for writer in self._writers:
+            writer.start()
         try:
             keep_trying(self._session, self._stopping, lambda error: False)
         finally:
-            self._abandoning.set()
-            self._to_write.put(None)
-            writer.join(timeout=_WRITER_ENDS_WITHIN_S)  # what it is still at is delivered to another server
-            if self._bug is not None:
-                raise self._bug
+            for writer in self._writers:
+                writer.end()
+            for writer in self._writers:
+                if writer.bug is not None:
+                    raise writer.bug
             log.info("stopped; %s", _summary(self.counts), extra={"event": "stopped", "counts": dict(self.counts)})
 
     def stop(self) -> None:
@@ -125,6 +110,8 @@ class Server:
         self._wake()
 
     def _wake(self) -> None:
+        if any(writer.bug for writer in self._writers):
+            self._stopping.set()
         consumer = self._consumer
         if consumer is not None:
             consumer.wake()
@@ -138,6 +125,8 @@ class Server:
             consumer = transport.consume_results(self._options.prefetch)
             self._consumer = consumer
             self._batch = self._new_batch()  # what an earlier connection delivered comes again
+            for writer in self._writers:
+                writer.forget_waiting()
             log.info("ready for results", extra={"event": "ready"})
             try:
                 while not self._stopping.is_set():
@@ -148,31 +137,42 @@ class Server:
                 self._consumer = None
 
     def _new_batch(self) -> Batch[Delivery]:
-        return Batch(self._pace.count, self._options.batch_bytes, self._options.batch_age_s)
+        return Batch(self._room(), self._options.batch_bytes, self._options.batch_age_s)
+
+    def _room(self) -> int:
+        """How many messages are stored at once, as things are."""
+        return sum(writer.count for writer in self._writers)
 
     def _turn(self, transport: Transport, consumer: Consumer) -> None:
         delivery = consumer.receive(self._wait_s())
         if delivery is not None:
             self._batch.add(delivery, delivery.envelope.unpacked_bytes, time.monotonic())
         self._settle_written(transport, consumer)
-        if self._may_hand_over():
-            self._hand_over(transport, consumer)
+        if self._may_decode():
+            self._decode(transport, consumer)
+        for writer in self._writers:
+            writer.hand_over()
 
-    def _may_hand_over(self) -> bool:
-        """A batch is decoded while another one is written, if it is full; else it goes on growing."""
-        if self._in_flight:
-            return self._in_flight < _BATCHES_AHEAD and self._batch.is_full()
-        return self._batch.due_in_s(time.monotonic()) == 0.0
+    def _may_decode(self) -> bool:
+        """A batch is decoded for a writer that has nothing to do; or, while all write, if it is full."""
+        if self._is_any_full():
+            return False
+        return self._batch.is_full() or (self._is_any_idle() and self._batch.due_in_s(time.monotonic()) == 0.0)
 
     def _wait_s(self) -> float:
-        if self._in_flight:  # the writer wakes us when it is done
-            return _LONGEST_WAIT_S
         due_in_s = self._batch.due_in_s(time.monotonic())
-        return _LONGEST_WAIT_S if due_in_s is None else due_in_s
+        if due_in_s is None or self._is_any_full() or not self._is_any_idle():  # a writer wakes us when it is done
+            return _LONGEST_WAIT_S
+        return due_in_s
 
-    def _hand_over(self, transport: Transport, consumer: Consumer) -> None:
-        """One batch is written at a time; the next one grows and is decoded meanwhile."""
-        entries = []
+    def _is_any_idle(self) -> bool:
+        return any(writer.is_idle for writer in self._writers)
+
+    def _is_any_full(self) -> bool:
+        return any(writer.is_full for writer in self._writers)
+
+    def _decode(self, transport: Transport, consumer: Consumer) -> None:
+        """One batch, each message for the writer of its node."""
         for delivery in self._batch.take():
             try:
                 message = decode_stored(delivery.envelope, self._known)
@@ -181,10 +181,10 @@ class Server:
                 fields = error.fields
                 self._refuse(delivery, error.message, fields.get("run"), fields.get("node"), transport, consumer)
             else:
-                entries.append(Entry(delivery, message))
-        if entries:
-            self._in_flight += 1
-            self._to_write.put(entries)
+                self._writer_of(message.node).add(Entry(delivery, message))
+
+    def _writer_of(self, node: str) -> Writer:
+        return self._writers[zlib.crc32(node.encode()) % len(self._writers)]
 
     def _check_clock(self, message: Storable) -> None:
         """A result from the future would keep all later ones out of the record: they would be older."""
@@ -197,12 +197,10 @@ class Server:
                 )
 
     def _settle_written(self, transport: Transport, consumer: Consumer) -> None:
-        while not self._written.empty():
-            written = self._written.get()
-            self._in_flight -= 1
-            self._pace.note(len(written.entries), written.took_s)
-            self._batch.max_count = self._pace.count
-            self._settle(written, transport, consumer)
+        for writer in self._writers:
+            for written in writer.settle():
+                self._settle(written, transport, consumer)
+        self._batch.max_count = self._room()
 
     def _settle(self, written: Written, transport: Transport, consumer: Consumer) -> None:
         """Receipts before the ack: should we die in between, they are sent again rather than never."""
@@ -237,65 +235,16 @@ class Server:
     def _drain(self, transport: Transport, consumer: Consumer) -> None:
         """Store and acknowledge what was taken, within the limit. The rest is delivered to another server."""
         deadline_s = time.monotonic() + self._options.stop_timeout_s
-        while (self._in_flight or len(self._batch)) and self._bug is None and time.monotonic() < deadline_s:
+        while len(self._batch) or not all(writer.is_idle for writer in self._writers):
+            if any(writer.bug for writer in self._writers) or time.monotonic() > deadline_s:
+                return
+            if len(self._batch) and self._is_any_idle():
+                self._decode(transport, consumer)
+            for writer in self._writers:
+                writer.hand_over()
+            if not all(writer.is_idle for writer in self._writers):
+                consumer.receive(min(0.1, max(0.0, deadline_s - time.monotonic())))
             self._settle_written(transport, consumer)
-            if not self._in_flight and len(self._batch):
-                self._hand_over(transport, consumer)
-            if self._in_flight:
-                consumer.receive(min(0.1, deadline_s - time.monotonic()))
-
-    # --- the store's side, in the writer's thread -------------------------------------------------
-
-    def _write(self) -> None:
-        """Open the store, write batches, open it again when it was lost; until told to stop.
-
-        A server whose writer is dead would hold its results for ever: a bug in here ends the process.
-        """
-        pending: list[list[Entry]] = []
-        try:
-            keep_trying(lambda backoff: self._write_batches(pending, backoff), self._abandoning, lambda error: False)
-        except BaseException as error:
-            log.exception("the writer has died", extra={"event": "bug"})
-            self._bug = error
-            self.stop()
-
-    def _write_batches(self, pending: list[list[Entry]], backoff: Backoff) -> None:
-        with closing(self._open_store()) as store:
-            _set_up(store, self._options.designs)
-            housekeeping = Housekeeping(store, self._options.retention, self._schedule, self._absentees)
-            again = bool(pending)
-            while True:
-                if not pending:
-                    entries = self._next_to_write(housekeeping)
-                    if entries is None:
-                        return
-                    pending.append(entries)
-                began_s = time.monotonic()
-                again = again or any(entry.delivery.redelivered for entry in pending[0])
-                outcomes = store.apply([entry.message for entry in pending[0]], messages.now(), again)
-                again = False
-                self._written.put(Written(pending.pop(), outcomes, time.monotonic() - began_s))
-                backoff.reset()
-                self._wake()
-
-    def _next_to_write(self, housekeeping: Housekeeping) -> list[Entry] | None:
-        """A batch, or None at the end; until there is one, what else is due."""
-        while True:
-            with suppress(queue.Empty):
-                return self._to_write.get(timeout=housekeeping.due_in_s(time.monotonic()))
-            housekeeping.step(time.monotonic())
-
-
-def _set_up(store: Store, designs: Path | None) -> None:
-    """Make what is missing. A login that may only write is enough once somebody has set the store up."""
-    try:
-        for line in store.setup(designs):
-            log.info("%s", line, extra={"event": "setup"})
-    except StoreError as error:
-        if error.retryable:
-            raise
-        log.info("the store was not set up from here: %s", describe(error), extra={"event": "setup"})
-    log.info("store: %s", store.ping(), extra={"event": "store"})
 
 
 def _kind(message: Storable, outcome: Outcome) -> str:

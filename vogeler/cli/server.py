@@ -33,6 +33,7 @@ def _run(settings: Settings) -> ExitCode:
             settings.batch_count,
             settings.batch_bytes,
             settings.batch_age,
+            persistence.writers(settings.dbhost),
             settings.stop_timeout,
             settings.clock_skew,
             settings.design_docs,

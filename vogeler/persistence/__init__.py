@@ -200,9 +200,18 @@ class Store(Protocol):
         """May be called twice; never raises."""
 
 
+def writers(dbhost: str) -> int:
+    """How many connections that apply batches at once the store is worth. Raises UsageError."""
+    count: int = _module(urls.parse(dbhost)).WRITERS
+    return count
+
+
 def connect(dbhost: str, password: str | None = None, timeout_s: float = 30.0) -> Store:
     """Open the store that the URL names. Raises UsageError, StoreError, StoreUnavailable."""
     url = urls.parse(dbhost).with_password(password)
-    module = registry.load(__name__, url.scheme, "store URL scheme")
-    store: Store = module.connect(url, timeout_s)
+    store: Store = _module(url).connect(url, timeout_s)
     return store
+
+
+def _module(url: urls.Url) -> Any:
+    return registry.load(__name__, url.scheme, "store URL scheme")

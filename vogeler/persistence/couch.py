@@ -27,13 +27,14 @@ from vogeler.persistence._texts import Texts, is_whole, with_value
 from vogeler.urls import Url
 
 DEFAULT_DATABASE = "system_records"
+WRITERS = 2  # while one has to merge and encode, CouchDB writes for the other
 # docs.couchdb.org/en/stable/api/database/common.html#put--db
 _DATABASE_NAME = re.compile(r"[a-z][a-z0-9_$()+-]*")
 _PAGE = 500
 _DOCUMENTS_PAGE = 50  # of whole records and changes, which may be large
 _ROWS_PAGE = 5000  # of rows without documents
 _LAST = "\U0010ffff"  # comes after whatever else a path may have in its place
-_COPIES_BYTES = 64_000_000  # of records; half of that of status documents
+_COPIES_BYTES = 32_000_000  # of records, of each connection; half of that of status documents
 _POLL_S = 0.5
 _QUIET_S = 1.0
 _TRIES = 30

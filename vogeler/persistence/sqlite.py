@@ -22,6 +22,7 @@ from vogeler.persistence._sqlite_schema import APPLICATION_ID, MIGRATIONS, SCHEM
 from vogeler.persistence._texts import to_json
 from vogeler.urls import Url
 
+WRITERS = 1  # there is one lock
 _PAGE = 500
 _DOCUMENTS_PAGE = 50  # of whole records and changes, which may be large
 _POLL_S = 0.2
