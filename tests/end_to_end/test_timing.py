@@ -14,7 +14,8 @@ import pytest
 
 from tests.servers.processes import COMMANDS, Fleet, wait_until
 from vogeler.errors import ExitCode
-from vogeler.messages import Result, now
+from vogeler.messages import Result, encode, now
+from vogeler.persistence import Store
 
 
 @pytest.fixture
@@ -126,3 +127,27 @@ def test_results_that_are_older_than_what_is_stored_are_counted_as_late(fleet: F
         assert done.stderr.startswith("facts: 2 stored (1 late) (run ")
         assert (store.record("web01") or {})["facts"] == ["newer"]
     assert "kept in the history only" in done.stdout
+
+
+def test_a_busy_server_stores_the_results_of_each_node_in_their_order(fleet: Fleet) -> None:
+    """However many it writes at once: none is late, and each follows the one before it."""
+    nodes, times = [f"web{number:02d}" for number in range(30)], 20
+    first = int(time.time() * 1_000_000) - times
+    with closing(fleet.transport()) as transport, closing(fleet.store()) as store:
+        transport.setup()
+        for number in range(times):
+            for node in nodes:
+                result = Result(node, "n", "n", first + number, "ok", now(), value=number)
+                transport.publish_result(encode(result), node)
+        server = fleet.server("--prefetch", "200")
+        wait_until(lambda: _all_held(store, nodes, times - 1), "all are stored", fleet.logs)
+        for node in nodes:
+            changes = list(store.history(node, "n"))
+            assert [change["value"] for change in changes] == list(reversed(range(times)))
+            assert not any(change.get("late") for change in changes)
+            assert [change.get("previous") for change in changes[:-1]] == [change["_id"] for change in changes[1:]]
+    assert server.stop() == ExitCode.OK
+
+
+def _all_held(store: Store, nodes: list[str], value: int) -> bool:
+    return [record["n"] for record in store.records(nodes)] == [value] * len(nodes)
