@@ -31,6 +31,7 @@ ALL = LOW | {
     "query",
     "find",
     "retention",
+    "writer",
 }
 ALL |= {"formats", "plugins", "processes", "execute", "messaging", "persistence"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -58,7 +59,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "execute": {"formats", "leaves", "plugins", "processes", "messages", "units"},
     "messaging": LOW,
     "persistence": LOW - {"topology", "backoff"} | {"leaves"},
-    "client": ALL - {"config", "persistence"},
+    "writer": {"backoff", "batch", "messages", "messaging", "persistence", "retention"},
+    "client": ALL - {"config", "persistence", "writer"},
     "server": ALL - {"config", "formats", "plugins", "processes", "execute"},
     "runner": ALL - {"config", "formats", "plugins", "processes", "execute"},
     "cli": ALL | {"client", "server", "runner"},
