@@ -8,6 +8,12 @@
     vogeler.dead       fanout                 ─▶ vogeler.dead
     vogeler.receipts   direct  <run>          ─▶ a queue of the runner's own
 
+Spread over several queues by node, results go another way::
+
+    vogeler.results    topic   result.<node>  ─▶ vogeler.results.by-node
+    vogeler.results.by-node    x-consistent-hash  ─▶ vogeler.results.1, vogeler.results.2, ...
+    vogeler.broadcast  topic   servers        ─▶ vogeler.server.<id>
+
 A client publishes to vogeler.results and vogeler.receipts alone: its dead letters go through
 vogeler.results too, so that it needs no other right.
 """
@@ -18,6 +24,7 @@ BROADCAST_EXCHANGE = "vogeler.broadcast"
 RESULTS_EXCHANGE = "vogeler.results"
 RECEIPTS_EXCHANGE = "vogeler.receipts"
 DEAD_EXCHANGE = "vogeler.dead"
+BY_NODE_EXCHANGE = "vogeler.results.by-node"
 
 RESULTS_QUEUE = "vogeler.results"
 DEAD_QUEUE = "vogeler.dead"
@@ -27,6 +34,7 @@ DEAD_BINDING = "dead.#"
 
 ALL_KEY = "all"
 PROBE_KEY = "probe"  # bound by nobody: publishing to it proves the right to publish
+SERVERS_KEY = "servers"  # how many numbered queues of results there are from now on
 
 
 def node_queue(node: str) -> str:
@@ -37,6 +45,16 @@ def node_queue(node: str) -> str:
 def spare_queue(node: str) -> str:
     """The queue with one node's commands while its own is away with a member of the broker's cluster."""
     return f"vogeler.spare.{node}"
+
+
+def numbered_queue(number: int) -> str:
+    """One of the queues, from 1 up, that results are spread over by node."""
+    return f"vogeler.results.{number}"
+
+
+def server_queue(server: str) -> str:
+    """What a server is told: exclusive, gone with the connection."""
+    return f"vogeler.server.{server}"
 
 
 def node_key(node: str) -> str:

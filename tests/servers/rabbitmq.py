@@ -85,7 +85,7 @@ class RabbitMQ:
         values = {**vars(self), "user": self.user, "folder": self._folder}
         template = _CONFIG + (_TLS_CONFIG if self._make_certificate() else "")
         (self._folder / "rabbitmq.conf").write_text(template.format(**values))
-        (self._folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        (self._folder / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_consistent_hash_exchange].\n")
         cookie = self._folder / "home" / ".erlang.cookie"
         cookie.write_text(self._cookie)
         cookie.chmod(0o400)

@@ -73,6 +73,11 @@ class Transport(Protocol):
         a line each. Can be called at any time. Until somebody has, the broker refuses the rest;
         an engine that needs no one to set it up has done so when it was opened."""
 
+    def spread_results(self, queues: int) -> list[str]:
+        """Have results spread by node over so many queues, each taken by one server at a time; 1: one queue, which
+        servers share. Set up first. Returns what was done, a line each. Loses nothing, also when it is cut short:
+        call it again. Raises UsageError where the engine has but one queue."""
+
     def consume_commands(self, node: str, groups: tuple[str, ...]) -> Consumer:
         """Make and bind the node's queue, and consume it alone.
 
@@ -80,7 +85,7 @@ class Transport(Protocol):
         """
 
     def consume_results(self, prefetch: int) -> Consumer:
-        """Results and heartbeats, at most ``prefetch`` of them unacked. Shared among servers."""
+        """Results and heartbeats, at most ``prefetch`` of each queue unacked. Shared among servers."""
 
     def consume_receipts(self, run: str) -> Consumer:
         """The receipts of one run, from now on. Nothing to ack: acked as they are delivered."""
@@ -101,7 +106,8 @@ class Transport(Protocol):
         """Pairs of run id and receipt. Not confirmed: a runner that left takes none."""
 
     def depths(self) -> Mapping[str, QueueDepth]:
-        """The queues of results and dead letters, by name; one that is missing is left out."""
+        """The queues of results and dead letters, by name; one that is missing is left out. Where a queue is
+        one server's at a time, those that stand by may not be counted."""
 
     def close(self) -> None:
         """Close the connection. May be called twice; never raises."""

@@ -104,6 +104,9 @@ class AmqpConsumer:
                 raise pika_errors.ConnectionWrongStateError
             self._connection.process_data_events(wait_s)
         self._served_at = time.monotonic()
+        self._check()
+
+    def _check(self) -> None:
         if self._cancelled:
             raise TransportUnavailable(f"the queue {self._queue} at {self._where} was deleted, or its node is gone")
         if self._channel.is_closed:

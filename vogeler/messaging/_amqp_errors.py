@@ -26,6 +26,8 @@ _CONNECTION_REMEDIES = {
     _ACCESS_REFUSED: "check the user and the password",
     _NOT_ALLOWED: "check the virtual host in the URL, and the user's permission for it",
 }
+_NO_PLUGIN = "exchange type"
+_PLUGIN_REMEDY = "on each member: `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange`"
 _NO_AMQP = (
     pika_errors.IncompatibleProtocolError,
     pika_errors.ProtocolSyntaxError,
@@ -55,6 +57,8 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _ours(error: BaseException, where: str, trouble: str) -> TransportError:
+    if _NO_PLUGIN in _reply(error):
+        return TransportError(f"the broker at {where} refuses: {_reply(error)}", _PLUGIN_REMEDY)
     if isinstance(error, pika_errors.ChannelClosed):
         return _refusal(error, where)
     if isinstance(error, pika_errors.ShortStringTooLong):

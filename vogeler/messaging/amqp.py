@@ -18,7 +18,9 @@ from vogeler.messaging import COMMANDS_PREFETCH, DEAD_PREFETCH, NODE_QUEUE_EXPIR
 from vogeler.messaging._amqp_consumer import CLOSE_LIMIT_S, AmqpConsumer, answered, limited, properties_of
 from vogeler.messaging._amqp_errors import is_away, translated
 from vogeler.messaging._amqp_pika import pika, pika_errors
+from vogeler.messaging._amqp_results import ResultsConsumer
 from vogeler.messaging._amqp_spare import SpareConsumer
+from vogeler.messaging._amqp_spread import Spread, numbered
 from vogeler.messaging._amqp_url import open_any
 from vogeler.urls import Url
 
@@ -37,14 +39,15 @@ _QUEUES: dict[str, dict[str, Any]] = {
     topology.RESULTS_QUEUE: {"x-queue-type": "quorum", "x-dead-letter-exchange": topology.DEAD_EXCHANGE},
     topology.DEAD_QUEUE: {"x-queue-type": "quorum"},
 }
+_RESULTS_BINDING = (topology.RESULTS_QUEUE, topology.RESULTS_EXCHANGE, topology.RESULTS_BINDING)
 _BINDINGS = (
-    (topology.RESULTS_QUEUE, topology.RESULTS_EXCHANGE, topology.RESULTS_BINDING),
     (topology.DEAD_QUEUE, topology.RESULTS_EXCHANGE, topology.DEAD_BINDING),
     (topology.DEAD_QUEUE, topology.DEAD_EXCHANGE, ""),
 )
 # A classic queue lives on one cluster node and costs next to nothing: what it loses is repeated by the next run.
 _NODE_QUEUE = {"x-queue-type": "classic", "x-expires": int(NODE_QUEUE_EXPIRES_S * 1000)}
 _SPARE_QUEUE = {"x-queue-type": "classic", "x-expires": 3_600_000}
+_NOTICE_TTL_S = 60.0
 _NAME_BYTES = 255  # of a queue or a routing key: AMQP 0-9-1, "short string"
 # All headers of a message must fit into one frame, 128 KiB by default.
 _CC_BYTES = 64 * 1024
@@ -69,7 +72,10 @@ class AmqpTransport:
     # --- what is there -------------------------------------------------------------------------
 
     def setup(self) -> list[str]:
-        """Declare what is missing. What is there with other properties is a TransportError."""
+        """Declare what is missing. What is there with other properties is a TransportError.
+
+        Where results are spread over numbered queues the bindings stay as they are.
+        """
         made: list[str] = []
         for exchange, kind in _EXCHANGES.items():
             if self._passive("exchange_declare", exchange) is None:
@@ -81,11 +87,23 @@ class AmqpTransport:
             self._once("queue_declare", queue, durable=True, arguments=arguments)
         for binding in _BINDINGS:
             self._once("queue_bind", *binding)
+        if self._passive("queue_declare", topology.numbered_queue(1)) is None:
+            self._once("queue_bind", *_RESULTS_BINDING)
         return made
+
+    def spread_results(self, queues: int) -> list[str]:
+        """With RabbitMQ's plugin for exchanges of the type x-consistent-hash."""
+        arguments = {**_QUEUES[topology.RESULTS_QUEUE], "x-single-active-consumer": True}
+        return Spread(self._once, self._passive, self._tell_servers, _RESULTS_BINDING, arguments).over(queues)
+
+    def _tell_servers(self, numbered: int) -> bool:
+        """How many numbered queues there are. False: no server is connected."""
+        return self.publish_command(Envelope(str(numbered).encode()), [topology.SERVERS_KEY], _NOTICE_TTL_S)
 
     def depths(self) -> Mapping[str, QueueDepth]:
         """What waits in the queues of results and dead letters; what is handed out and unacked is not counted."""
         answers = {queue: self._passive("queue_declare", queue) for queue in _QUEUES}
+        answers.update(numbered(self._passive))
         return {
             queue: QueueDepth(answer.method.message_count, answer.method.consumer_count)
             for queue, answer in answers.items()
@@ -172,7 +190,10 @@ class AmqpTransport:
 
     def consume_results(self, prefetch: int) -> AmqpConsumer:
         """Results and heartbeats, shared with every other server."""
-        return self._started(self._consumer(topology.RESULTS_QUEUE), prefetch)
+        consumer = ResultsConsumer(self._connection, self._where, topology.RESULTS_QUEUE, self._publish_safely)
+        with translated(self._where), answered(self._connection, self._where):
+            consumer.begin(prefetch, self._once, self._passive)
+        return consumer
 
     def consume_receipts(self, run: str) -> AmqpConsumer:
         """A queue of this connection, gone with the consumer."""

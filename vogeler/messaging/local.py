@@ -64,6 +64,14 @@ class LocalTransport:
         made, self._made = self._made, []
         return made
 
+    def spread_results(self, queues: int) -> list[str]:
+        """One machine has one queue."""
+        if queues > 1:
+            raise UsageError(
+                "the local engine has one queue of results", "results are spread over several in RabbitMQ: qhost"
+            )
+        return []
+
     def depths(self) -> Mapping[str, QueueDepth]:
         """What waits in the queues of results and dead letters; what is handed out and unacked is not counted."""
         rows = self._bus.read(

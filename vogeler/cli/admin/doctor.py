@@ -65,25 +65,32 @@ def _may_publish(transport: Transport) -> dict[str, Any]:
 
 def _queues(transport: Transport) -> Iterator[dict[str, Any]]:
     depths = transport.depths()
-    results = depths.get(topology.RESULTS_QUEUE)
-    if results is None:
+    shared = depths.get(topology.RESULTS_QUEUE)
+    if shared is None:
         yield _finding("results queue", "bad", "is not there", "vogeler-admin setup makes it")
         return
-    yield _server(results)
-    many = results.messages > _MANY_MESSAGES
-    yield _finding(
-        "results queue", "warn" if many else "ok", f"{results.messages} wait to be stored",
-        "start more servers, or see whether the store is slow" if many else None,
-    )  # fmt: skip
+    results = {name: depth for name, depth in depths.items() if name != topology.DEAD_QUEUE}
+    yield _server(shared, [name for name, depth in results.items() if not depth.consumers])
+    yield from (_results(name, depth.messages) for name, depth in results.items())
     dead = depths.get(topology.DEAD_QUEUE, QueueDepth(0, 0)).messages
     remedy = "vogeler-admin dead list shows why; then requeue or drop them" if dead else None
     yield _finding("dead letters", "warn" if dead else "ok", f"{dead} dead letters", remedy)
 
 
-def _server(results: QueueDepth) -> dict[str, Any]:
-    if not results.consumers:
+def _server(shared: QueueDepth, nobodys: list[str]) -> dict[str, Any]:
+    """Every server takes from the shared queue, and one at a time from each of the numbered ones."""
+    if not shared.consumers:
         return _finding("server", "bad", "none is taking results", "start vogeler-server")
-    return _finding("server", "ok", f"{results.consumers} taking results")
+    if nobodys:
+        return _finding("server", "bad", f"none is taking from {', '.join(nobodys)}", "restart vogeler-server")
+    return _finding("server", "ok", f"{shared.consumers} taking results")
+
+
+def _results(name: str, messages: int) -> dict[str, Any]:
+    check = "results queue" + name[len(topology.RESULTS_QUEUE) :].replace(".", " ")
+    many = messages > _MANY_MESSAGES
+    remedy = "start more servers, or see whether the store is slow" if many else None
+    return _finding(check, "warn" if many else "ok", f"{messages} wait to be stored", remedy)
 
 
 def _store(settings: Settings) -> Iterator[dict[str, Any]]:
