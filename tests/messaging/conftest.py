@@ -116,6 +116,10 @@ class ConsumerProcess:
         """Its next line: ``ready``, then the body of each delivery."""
         return self._lines.get(timeout=LIMIT_S)
 
+    def rest(self) -> list[str]:
+        """All its lines that nobody has read yet."""
+        return [self._lines.get_nowait() for _ in range(self._lines.qsize())]
+
     def kill(self) -> None:
         """Kill -9; returns when it is gone. May be called twice."""
         self._process.kill()

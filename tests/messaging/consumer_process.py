@@ -27,8 +27,8 @@ def consumer_of(transport: Transport, what: str, which: str) -> Consumer:
 def publish(transport: Transport, node: str) -> None:
     """Results without end; each is said once it is confirmed."""
     for number in range(1_000_000):
-        transport.publish_result(Envelope(str(number).encode()), node)
-        say(str(number))
+        transport.publish_result(Envelope(f"{node}:{number}".encode()), node)
+        say(f"{node}:{number}")
 
 
 def main(qhost: str, what: str, which: str) -> None:

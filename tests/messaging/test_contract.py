@@ -212,9 +212,9 @@ def test_what_a_killed_server_held_comes_to_the_next(transport: Transport, proce
 def test_a_confirmed_result_survives_the_death_of_its_publisher(transport: Transport, process: Processes) -> None:
     client = process("publish", "web01")
     for number in range(20):
-        assert client.line() == str(number)
+        assert client.line() == f"web01:{number}"
     client.kill()
-    assert all_bodies(transport.consume_results(5), 20) == [str(number) for number in range(20)]
+    assert all_bodies(transport.consume_results(5), 20) == [f"web01:{number}" for number in range(20)]
 
 
 def test_acking_in_any_order_acks_exactly_those(transport: Transport) -> None:

@@ -198,13 +198,17 @@ class RabbitMQ:
         shutil.rmtree(self._folder / "data")
         (self._folder / "data").mkdir()
 
-    def ctl(self, *arguments: str) -> None:
+    def ctl(self, *arguments: str, program: str = "rabbitmqctl") -> None:
         """rabbitmqctl, as an operator on its machine would call it. Takes about two seconds."""
-        command = [str(Path(self._script).with_name("rabbitmqctl")), *arguments]
+        command = [str(Path(self._script).with_name(program)), *arguments]
         done = subprocess.run(
             command, env=self._environment(), cwd=self._folder, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+    def enable_plugin(self, plugin: str, enabled: bool = True) -> None:
+        """On the running broker."""
+        self.ctl("enable" if enabled else "disable", plugin, program="rabbitmq-plugins")
 
     def raise_alarm(self, what: str) -> None:
         """Run out of ``memory``, or of free space on the ``disk``: it takes no messages until ``clear_alarms``."""

@@ -91,12 +91,14 @@ class Spread:
             return
         time.sleep(_ON_ITS_WAY_S)
         _within(_DRAINED_WITHIN_S, lambda: not any(self._is_draining(number) for number in numbers))
-        self._tell(wanted)
-        for number in numbers:
-            queue = topology.numbered_queue(number)
-            if not _within(_SERVERS_LEAVE_WITHIN_S, partial(self._is_left, queue)):
+        queues = [topology.numbered_queue(number) for number in numbers]
+        waiting = [queue for queue in queues if self._depth(queue)[0]]
+        if not waiting:
+            self._tell(wanted)
+        for number, queue in zip(numbers, queues):
+            if waiting or not _within(_SERVERS_LEAVE_WITHIN_S, partial(self._is_left, queue)):
                 self._tell(number)
-                self._done.append(f"kept {queue}: results wait in it, or a server is at them; run this again")
+                self._done.append(f"kept {queue} and those before it, until all in them is stored: run this again")
                 return
             self._once("queue_delete", queue)
             self._done.append(f"deleted queue {queue}")
