@@ -47,7 +47,7 @@ def fleet(broker_lines: str = "") -> Iterator[Engines]:
         with closing(persistence.connect(dbhost)) as store:
             store.setup()
             about = store.ping()
-        yield Engines(qhost, dbhost, _listening(qhost, 5672), _listening(dbhost, 5984), f"RabbitMQ and {about}")
+        yield Engines(qhost, dbhost, listening(qhost, 5672), listening(dbhost, 5984), f"RabbitMQ and {about}")
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def _couchdb() -> Iterator[str]:
         yield server.url(database)
 
 
-def _listening(url: str, port: int) -> int | None:
+def listening(url: str, port: int) -> int | None:
     """The process on this machine that listens where the URL leads, or None."""
     there = urls.parse_many(url)[0]
     if there.host not in ("127.0.0.1", "localhost"):
