@@ -82,7 +82,12 @@ def _server(shared: QueueDepth, nobodys: list[str]) -> dict[str, Any]:
     if not shared.consumers:
         return _finding("server", "bad", "none is taking results", "start vogeler-server")
     if nobodys:
-        return _finding("server", "bad", f"none is taking from {', '.join(nobodys)}", "restart vogeler-server")
+        return _finding(
+            "server",
+            "bad",
+            f"none is taking from {', '.join(nobodys)}",
+            "run vogeler-admin setup --result-queues again, or restart vogeler-server",
+        )
     return _finding("server", "ok", f"{shared.consumers} taking results")
 
 
