@@ -54,6 +54,12 @@ def test_setup_keeps_what_is_in_the_queues(transport: Transport) -> None:
     assert next_body(transport.consume_results(1)) == "kept"
 
 
+def test_one_queue_of_results_is_what_there_is_anyway(transport: Transport) -> None:
+    assert transport.spread_results(1) == []
+    transport.publish_result(message("there"), "web01")
+    assert next_body(transport.consume_results(1)) == "there"
+
+
 # --- commands ------------------------------------------------------------------------------------
 
 

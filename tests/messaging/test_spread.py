@@ -15,6 +15,7 @@ from tests.messaging.conftest import LIMIT_S, NOTHING_S, ConsumerProcess, eventu
 from tests.servers.rabbitmq import RabbitMQ
 from vogeler import messaging, topology
 from vogeler.errors import TransportError, UsageError
+from vogeler.messages import Envelope
 from vogeler.messaging import Consumer, Delivery, Transport
 
 NODES = [f"web{number:02d}" for number in range(24)]
@@ -161,6 +162,18 @@ def test_back_to_one_queue_nothing_else_is_left(
     assert rabbitmq.queues(vhost).keys() == {topology.RESULTS_QUEUE, topology.DEAD_QUEUE}
     publish(transport)
     eventually(lambda: transport.depths()[topology.RESULTS_QUEUE].messages == len(sent))
+
+
+def test_queues_that_the_servers_have_left_are_taken_again(transport: Transport, serve: Callable[[], Server]) -> None:
+    """The number was to be 1, and whoever did it was killed before the queues were deleted."""
+    transport.spread_results(2)
+    server = serve()
+    for told in (b"not ours", b"0"):
+        transport.publish_command(Envelope(told), [topology.SERVERS_KEY], 60.0)
+    eventually(lambda: transport.depths()[QUEUES[0]].consumers == transport.depths()[QUEUES[1]].consumers == 0)
+    assert transport.spread_results(2) == []
+    sent = publish(transport)
+    eventually(lambda: sorted(body for _, body in server.taken) == sorted(sent))
 
 
 def test_a_server_that_comes_later_gets_its_share(

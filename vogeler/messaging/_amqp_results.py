@@ -23,6 +23,7 @@ from vogeler.messaging._amqp_spread import numbered
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 5.0
+_QUIET_S = 1.0  # of a queue that is left: what was on its way has come
 _STUCK_AFTER_S = 60.0  # without an ack: its store may be away from this server alone
 
 
@@ -56,15 +57,23 @@ class ResultsConsumer(AmqpConsumer):
         if self._numbered:
             wait_s = min(wait_s, max(self._look_at_s - time.monotonic(), 0.0))
         super()._serve(wait_s)
-        with translated(self._where):
-            while self._notices._ready:
-                self._wanted = int(self._notices._ready.popleft().envelope.body)
-                self._take()
-                self._look_at_s = time.monotonic()
-            if self._numbered and time.monotonic() >= self._look_at_s:
+        while self._notices._ready:
+            self._note(self._notices._ready.popleft().envelope.body)
+        if self._numbered and time.monotonic() >= self._look_at_s:
+            with translated(self._where):
                 self._leave()
                 self._look()
-                self._look_at_s = time.monotonic() + _LOOK_EVERY_S
+            leaving = any(number > self._wanted for number in self._numbered)
+            self._look_at_s = time.monotonic() + (_QUIET_S if leaving else _LOOK_EVERY_S)
+
+    def _note(self, told: bytes) -> None:
+        if not (told.isdigit() and len(told) < 5):
+            log.warning("a number of queues was expected: %r", told[:100], extra={"event": "bad_notice"})
+            return
+        self._wanted = int(told)
+        with translated(self._where):
+            self._take()
+        self._look_at_s = time.monotonic()
 
     def _check(self) -> None:
         super()._check()
@@ -120,15 +129,19 @@ class _NumberedConsumer(AmqpConsumer):
     def join(self, ready: Any, prefetch: int) -> None:
         """``ready``: the deliveries of all queues, as they came."""
         self._ready = ready
-        self._moved_at_s = time.monotonic()
+        self._moved_at_s = self._came_at_s = time.monotonic()
         self._patience_s = _STUCK_AFTER_S
         self.is_active = False
         self.start(prefetch)
 
     def _on_delivery(self, channel: Any, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
         self.is_active = True
+        if properties.type == topology.PROBE_KEY:  # to see whether the queue is empty, which it is not
+            channel.basic_ack(method.delivery_tag)
+            return
+        self._came_at_s = time.monotonic()
         if not self._unacked:
-            self._moved_at_s = time.monotonic()
+            self._moved_at_s = self._came_at_s
         super()._on_delivery(channel, method, properties, body)
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -146,8 +159,8 @@ class _NumberedConsumer(AmqpConsumer):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing of this queue is here that is not acked yet."""
-        return not self._unacked
+        """Whether nothing of this queue is here that is not acked yet, nor on its way, it seems."""
+        return not self._unacked and time.monotonic() - self._came_at_s > _QUIET_S
 
     @property
     def is_stuck(self) -> bool:

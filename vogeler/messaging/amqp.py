@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from vogeler import topology
 from vogeler.errors import NodeNameTaken, TransportError, TransportUnavailable, UsageError
-from vogeler.messages import Envelope
+from vogeler.messages import Envelope, new_id
 from vogeler.messaging import COMMANDS_PREFETCH, DEAD_PREFETCH, NODE_QUEUE_EXPIRES_S, SETUP_REMEDY, QueueDepth
 from vogeler.messaging._amqp_consumer import CLOSE_LIMIT_S, AmqpConsumer, answered, limited, properties_of
 from vogeler.messaging._amqp_errors import is_away, translated
@@ -48,6 +48,7 @@ _BINDINGS = (
 _NODE_QUEUE = {"x-queue-type": "classic", "x-expires": int(NODE_QUEUE_EXPIRES_S * 1000)}
 _SPARE_QUEUE = {"x-queue-type": "classic", "x-expires": 3_600_000}
 _NOTICE_TTL_S = 60.0
+_PROBE_LIMIT_S, _PROBE_QUIET_S = 5.0, 0.5
 _NAME_BYTES = 255  # of a queue or a routing key: AMQP 0-9-1, "short string"
 # All headers of a message must fit into one frame, 128 KiB by default.
 _CC_BYTES = 64 * 1024
@@ -94,11 +95,30 @@ class AmqpTransport:
     def spread_results(self, queues: int) -> list[str]:
         """With RabbitMQ's plugin for exchanges of the type x-consistent-hash."""
         arguments = {**_QUEUES[topology.RESULTS_QUEUE], "x-single-active-consumer": True}
-        return Spread(self._once, self._passive, self._tell_servers, _RESULTS_BINDING, arguments).over(queues)
+        calls = self._once, self._passive, self._tell_servers, self._is_empty
+        return Spread(*calls, _RESULTS_BINDING, arguments).over(queues)
 
     def _tell_servers(self, numbered: int) -> bool:
         """How many numbered queues there are. False: no server is connected."""
         return self.publish_command(Envelope(str(numbered).encode()), [topology.SERVERS_KEY], _NOTICE_TTL_S)
+
+    def _is_empty(self, queue: str) -> bool:
+        """Whether what we put into it comes out here, and nothing else: nobody else is active on it. Nothing that is
+        published leads to it any more."""
+        consumer = self._consumer(queue)
+        probe = Envelope(b"", message_id=new_id(), type=topology.PROBE_KEY)
+        with closing(consumer):
+            with translated(self._where):
+                consumer.start(prefetch=2)
+            binding = queue, topology.RESULTS_EXCHANGE, f"{topology.PROBE_KEY}.{probe.message_id}"
+            self._once("queue_bind", *binding)
+            self._publish_safely(topology.RESULTS_EXCHANGE, binding[2], probe.body, properties_of(probe))
+            self._once("queue_unbind", *binding)
+            first = consumer.receive(_PROBE_LIMIT_S)
+            if first is None or first.envelope.message_id != probe.message_id:
+                return False
+            consumer.ack([first])
+            return consumer.receive(_PROBE_QUIET_S) is None
 
     def depths(self) -> Mapping[str, QueueDepth]:
         """What waits in the queues of results and dead letters; what is handed out and unacked is not counted."""
