@@ -24,9 +24,10 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -45,6 +46,7 @@ REPEAT = 4  # unchanged results of each node in a round
 BALANCED_WITHIN_S = 60.0
 LAYOUTS = ("one server", "two, one queue", "two, spread by node")
 PARTS = ("servers", "store", "broker")
+Look = TypeVar("Look")
 
 
 def main() -> None:
@@ -120,11 +122,12 @@ class Trial:
                 for case, times in (("changed", 1), ("unchanged", REPEAT)):
                     results = self._results(f"{layout} {number}", seq, times)
                     seq += len(results)
-                    before = parts.now()
-                    took_s = self._timed(fleet, transport, results)
-                    spent = parts.now().since(before)
-                    self._rates[layout, case].append(len(results) / took_s)
-                    self._cpu_ms[layout, case].append({p: 1000 * s / len(results) for p, s in spent.items()})
+                    before = self._timed(fleet, transport, results, parts.now)
+                    after = parts.now()
+                    self._rates[layout, case].append(len(results) / (after.at_s - before.at_s))
+                    self._cpu_ms[layout, case].append(
+                        {part: 1000 * cpu_s / len(results) for part, cpu_s in after.since(before).items()}
+                    )
                 show(f"{self._name}, {layout}: " + ", ".join(f"{r[-1]:.0f}/s" for r in self._rates.values()))
 
     def _first(self, fleet: Fleet, transport: Transport, layout: str) -> int:
@@ -133,7 +136,7 @@ class Trial:
         while True:
             results = self._results(f"first {seq}", seq, 1)
             seq += len(results)
-            self._timed(fleet, transport, results)
+            self._timed(fleet, transport, results, time.monotonic)
             if layout != LAYOUTS[2] or self._is_balanced(len(fleet.daemons)):
                 return seq
             if time.monotonic() - began_s > BALANCED_WITHIN_S:
@@ -160,8 +163,10 @@ class Trial:
             for place, (_, _, node, about) in enumerate(found)
         ]
 
-    def _timed(self, fleet: Fleet, transport: Transport, results: list[tuple[str, Result]]) -> float:
-        """Seconds from when the servers may begin until all receipts are there."""
+    def _timed(
+        self, fleet: Fleet, transport: Transport, results: list[tuple[str, Result]], look: Callable[[], Look]
+    ) -> Look:
+        """Until all receipts are there. What ``look`` gave when the servers could begin."""
         run = messages.new_id()
         envelopes: list[tuple[str, Envelope]] = [
             (node, encode(Result(**{**vars(result), "run": run, "requested_by": "bench"}))) for node, result in results
@@ -172,16 +177,15 @@ class Trial:
         try:
             for node, envelope in envelopes:
                 transport.publish_result(envelope, node)
-            began_s = time.monotonic()
+            began = look()
         finally:
             for server in fleet.daemons:
                 server.signal(signal.SIGCONT)
         for _ in results:
             while receipts.receive(30.0) is None:
                 show(f"waiting: {transport.depths()}")
-        took_s = time.monotonic() - began_s
         receipts.close()
-        return took_s
+        return began
 
     def _report(self) -> None:
         print(f"\n{self._name}, {len(self._nodes)} nodes, {self._arguments.queues} queues where spread\n")
