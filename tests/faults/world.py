@@ -357,7 +357,7 @@ class World:
 
         def clean() -> bool:
             nonlocal found
-            found = self._queues()
+            found = {name: n for name, n in self._queues().items() if not name.startswith(topology.server_queue(""))}
             return found.keys() == wanted and not any(n for name, n in found.items() if name != topology.DEAD_QUEUE)
 
         deadline_s = time.monotonic() + _SETTLED_WITHIN_S
