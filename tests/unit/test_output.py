@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from typing import Any
 
 import pytest
 
@@ -51,3 +52,72 @@ def test_nothing_that_a_terminal_would_obey_gets_through() -> None:
 def test_a_value_is_shown_as_what_it_is(value: object, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_value(value, "table")
     assert capsys.readouterr().out == text
+
+
+HOSTILE = "\x1b]52;c;cm0gLXJm\x07\x1b]8;;http://x\x1b\\\x9b2J\x7f\r\u202egpj.\u2066\u200b\u2028end"
+
+
+@pytest.mark.parametrize("format", ["table", "json", "csv"])
+@pytest.mark.parametrize("rows", [[{"node": HOSTILE}], [{"node": [HOSTILE]}], [{"node": {HOSTILE: {HOSTILE: 1}}}]])
+def test_no_format_writes_what_a_terminal_obeys(
+    format: str, rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(rows, ("node",), format)
+    write_value(rows[0]["node"], format)
+    write_value([{HOSTILE: HOSTILE}], format)
+    out = capsys.readouterr().out
+    assert all(char.isprintable() or char == "\n" for char in out), ascii(out)
+    assert "gpj." in out
+
+
+def test_json_holds_the_value_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {HOSTILE: [HOSTILE, "\U000e0041 wéb 網"]}
+    write_value(value, "json")
+    out = capsys.readouterr().out
+    assert json.loads(out) == value
+    assert "wéb 網" in out
+
+
+def test_newlines_and_returns_make_no_rows_of_their_own_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows([{"node": "web01\nweb99  ok\rweb98\u2029web97\x85web96"}], ("node",), "table")
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1+1",
+        "-1+1",
+        "@SUM(A1)",
+        "=cmd|'/c calc'!A0",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "  =1",
+        "\uff1d1",
+        "-",
+        "--",
+        "\tx",
+    ],
+)
+def test_a_text_that_would_be_a_formula_is_a_text_in_csv(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows([{"node": text, text: 1}], ("node", text), "csv")
+    head, row = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert row[0].startswith("'")
+    assert head[1].startswith("'")
+
+
+@pytest.mark.parametrize("value", [-5, 1.5, -1e300, "-5", "+1.5e-3", "-.5", "5", "a=b", "", None, "web01"])
+def test_numbers_and_other_texts_are_left_alone_in_csv(value: object, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows([{"a": value}], ("a", "b"), "csv")
+    text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [["a", "b"], [text, ""]]
+
+
+@pytest.mark.parametrize("text", ["a;=1+1", 'a"=1', "a,=1", "a\t=1"])
+def test_no_separator_of_a_spreadsheet_makes_a_cell_of_a_part(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows([{"node": text}], ("node",), "csv")
+    out = capsys.readouterr().out
+    assert list(csv.reader(io.StringIO(out))) == [["node"], [text]]
+    assert out.splitlines()[1] == '"' + text.replace('"', '""') + '"'

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vogeler.cli._output import as_text
+from vogeler.cli._output import as_json, as_text
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Found:
 def json_lines(found: Iterable[Found]) -> None:
     """An object a line: https://jsonlines.org."""
     for one in found:
-        print(json.dumps(one.row(), ensure_ascii=False))
+        print(as_json(one.row()))
 
 
 def ansible(found: Iterable[Found]) -> None:
@@ -43,13 +43,25 @@ def ansible(found: Iterable[Found]) -> None:
         for one in found:
             for group in one.groups:
                 groups.setdefault(group, []).append(one.node)
-            yield one.node, {_identifier(name): value for name, value in one.values.items()}
+            yield one.node, {_identifier(name): _inert(value) for name, value in one.values.items()}
 
     print('{"all": {"hosts": {')
     _members(hosts())
     print('}, "children": {')
     _members((_identifier(group), {"hosts": {name: {} for name in names}}) for group, names in sorted(groups.items()))
     print("}}}")
+
+
+def _inert(value: Any) -> Any:
+    """A value that Ansible takes as it is. A template in the text of an inventory would be run where Ansible is run.
+
+    Source: ansible.parsing.ajson, whose decoder knows ``__ansible_unsafe`` and ``__ansible_vault``.
+    """
+    if isinstance(value, str):
+        return {"__ansible_unsafe": value} if re.search(r"\{[{%#]", value) else value
+    if isinstance(value, dict):
+        return {re.sub("^_+ansible", "ansible", name): _inert(item) for name, item in value.items()}
+    return [_inert(item) for item in value] if isinstance(value, list) else value
 
 
 def prometheus(found: Iterable[Found]) -> None:
@@ -60,10 +72,11 @@ def prometheus(found: Iterable[Found]) -> None:
     print("[")
     separator = ""
     for one in found:
-        if one.ports:
+        ports = [port for port in one.ports if port.isascii() and port.isdigit()]  # else a node could name another host
+        if ports:
             labels = {_identifier(name): as_text(value) for name, value in one.values.items() if value is not None}
             groups = {"groups": f",{','.join(one.groups)},"} if one.groups else {}
-            targets = [f"{one.node}:{port}" for port in one.ports]
+            targets = [f"{one.node}:{port}" for port in ports]
             print(separator + json.dumps({"targets": targets, "labels": {"node": one.node, **groups, **labels}}))
             separator = ","
     print("]")
@@ -73,7 +86,7 @@ def _members(pairs: Iterable[tuple[str, Any]]) -> None:
     """The members of a JSON object, one a line."""
     separator = ""
     for name, value in pairs:
-        sys.stdout.write(f"{separator}{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")
+        sys.stdout.write(f"{separator}{json.dumps(name)}: {as_json(value)}")
         separator = ",\n"
     print()
 

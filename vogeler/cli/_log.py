@@ -6,7 +6,7 @@ import json
 import logging
 from typing import Any
 
-from vogeler.cli._output import printable
+from vogeler.cli._output import printable, printable_lines
 from vogeler.config import Settings
 from vogeler.units import to_timestamp
 
@@ -14,7 +14,7 @@ from vogeler.units import to_timestamp
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = f"{to_timestamp(record.created)} {record.levelname.lower()} {printable(record.getMessage())}"
-        return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
+        return text if not record.exc_info else f"{text}\n{printable_lines(self.formatException(record.exc_info))}"
 
 
 class _JsonFormatter(logging.Formatter):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vogeler import __version__
+from vogeler.cli._output import printable, printable_lines
 from vogeler.config import Settings, flag_of, load, settings_of
 from vogeler.errors import ExitCode, UsageError, VogelerError
 
@@ -102,11 +103,11 @@ def _check_arguments() -> None:
 
 def complain(program: str, error: VogelerError) -> None:
     """What happened, and what to do about it, to stderr."""
-    print(f"vogeler-{program}: {error.message}", file=sys.stderr)
+    print(f"vogeler-{program}: {printable(error.message)}", file=sys.stderr)
     if error.remedy:
-        print(f"  {error.remedy}", file=sys.stderr)
+        print(f"  {printable(error.remedy)}", file=sys.stderr)
 
 
 def talk(text: str) -> None:
     """Words for the person in front of the screen: to stderr, so that stdout is data alone."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable_lines(text), file=sys.stderr, flush=True)

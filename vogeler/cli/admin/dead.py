@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from vogeler import topology
-from vogeler.cli._output import add_format, printable, write_rows
+from vogeler.cli._output import add_format, as_json, printable, write_rows
 from vogeler.cli._program import talk
 from vogeler.cli.admin._connect import open_transport
 from vogeler.config import Settings
@@ -107,11 +107,12 @@ def _row(letter: Delivery) -> dict[str, Any]:
 
 def _show(letter: Delivery) -> None:
     """The body as it is when it is JSON, else its first bytes."""
-    print(f"id: {_identity(letter)}\nsource: {letter.source}\nreason: {printable(str(letter.reason))}")
+    for name, text in (("id", _identity(letter)), ("source", letter.source), ("reason", letter.reason)):
+        print(f"{name}: {printable(str(text))}")
     body = letter.envelope.body
     try:
         if letter.envelope.content_encoding == "gzip":
             body = zlib.decompressobj(wbits=31).decompress(body, 1_000_000)
-        print(json.dumps(json.loads(body), ensure_ascii=True, indent=2))
+        print(as_json(json.loads(body), indent=2))
     except (ValueError, RecursionError, zlib.error):
         print(f"body: {body[:500]!r}")

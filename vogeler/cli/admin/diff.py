@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vogeler.cli._output import add_format, write_rows
+from vogeler.cli._output import add_format, as_json, write_rows
 from vogeler.cli._program import talk
 from vogeler.cli._time import moment
 from vogeler.cli.admin._connect import open_store
@@ -109,7 +108,7 @@ def _write(
 ) -> None:
     if format == "json":
         ends = {"from": {"node": old.node, "at": old.at}, "to": {"node": new.node, "at": new.at}, "key": key}
-        print(json.dumps({**ends, **as_data(found), "patch": operations}, ensure_ascii=False, indent=2))
+        print(as_json({**ends, **as_data(found), "patch": operations}, indent=2))
     elif format == "csv":
         write_rows(_rows(found), _COLUMNS, format)
     else:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from vogeler.cli._output import add_format, write_rows, write_value
+from vogeler.cli._output import add_format, as_json, write_rows, write_value
 from vogeler.cli._time import moment
 from vogeler.cli.admin._connect import open_store
 from vogeler.cli.admin._held import facts, held_at, no_key, no_node, require_history
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     if arguments.key is not None:
         write_value(_value(record, arguments.key, arguments.node), arguments.format)
     elif arguments.format == "json":
-        print(json.dumps(record, ensure_ascii=False, indent=2))
+        print(as_json(record, indent=2))
     else:
         write_rows(_rows(record, status), _COLUMNS, arguments.format)
     return ExitCode.OK
@@ -81,7 +80,7 @@ def _run_at(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     if arguments.key is not None:
         write_value(held[arguments.key]["value"], arguments.format)
     elif arguments.format == "json":
-        print(json.dumps(_record_at(arguments.node, held), ensure_ascii=False, indent=2))
+        print(as_json(_record_at(arguments.node, held), indent=2))
     else:
         write_rows(_rows_at(held), _COLUMNS_AT, arguments.format)
     return ExitCode.OK

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from vogeler.backoff import Backoff, describe
-from vogeler.cli._output import FORMATS, as_text, printable
+from vogeler.cli._output import FORMATS, as_json, as_text, csv_line, printable
 from vogeler.cli._program import talk
 from vogeler.cli.admin._connect import open_store
 from vogeler.config import Settings
@@ -50,7 +48,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
             _write(row(*next(beside_previous(store, [change])), arguments.format), arguments.format)
 
     if arguments.format == "csv":
-        _write_csv(CSV_COLUMNS)
+        print(csv_line(CSV_COLUMNS), flush=True)
     with closing(open_store(settings)) as store:
         _follow(store, show)
     return ExitCode.OK
@@ -109,14 +107,9 @@ def _write(row: Mapping[str, Any], format: str) -> None:
     from vogeler.cli.admin._versions import COLUMNS, CSV_COLUMNS
 
     if format == "json":
-        print(json.dumps({name: row.get(name) for name in COLUMNS}, ensure_ascii=False))
+        print(as_json({name: row.get(name) for name in COLUMNS}))
     elif format == "csv":
-        _write_csv([as_text(row.get(name)) for name in CSV_COLUMNS])
+        print(csv_line([row.get(name) for name in CSV_COLUMNS]))
     else:
         print("  ".join(printable(as_text(row.get(name)) or "-") for name in _COLUMNS))
-    sys.stdout.flush()
-
-
-def _write_csv(cells: Sequence[str]) -> None:
-    csv.writer(sys.stdout, lineterminator="\n").writerow(cells)
     sys.stdout.flush()
