@@ -18,7 +18,7 @@ MODULES = {
 }
 
 # Part of vogeler/ → the parts it may import, besides errors and itself. The same table is in CONTRIBUTING.md.
-LOW = {"registry", "urls", "backoff", "units", "messages", "topology"}
+LOW = {"registry", "urls", "tls", "backoff", "units", "messages", "topology"}
 ALL = LOW | {
     "config",
     "globs",
@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
     "urls": set(),
+    "tls": {"urls"},
     "backoff": set(),
     "globs": set(),
     "units": set(),

@@ -79,6 +79,10 @@ class RabbitMQ:
         with (self._folder / "rabbitmq.conf").open("a") as file:
             file.write(lines)
 
+    def enable(self, plugin: str) -> None:
+        """Start with this plugin of RabbitMQ's, too."""
+        (self._folder / "enabled_plugins").write_text(f"[rabbitmq_management,{plugin}].\n")
+
     def _write_files(self) -> None:
         for name in ("data", "log", "home"):
             (self._folder / name).mkdir()

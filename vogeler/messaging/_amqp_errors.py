@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from vogeler import tls
 from vogeler.errors import MessageTooLarge, TransportError, TransportUnavailable
 from vogeler.messaging import SETUP_REMEDY
 from vogeler.messaging._amqp_pika import AMQPConnectorException, pika_errors
@@ -28,6 +29,10 @@ _CONNECTION_REMEDIES = {
 }
 _NO_PLUGIN = "exchange type"
 _PLUGIN_REMEDY = "on each member: `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange`"
+_EXTERNAL_REMEDY = (
+    "for a login by certificate RabbitMQ needs its plugin rabbitmq_auth_mechanism_ssl, EXTERNAL among its "
+    "auth_mechanisms, and a user named as the certificate is; else name a user in the URL"
+)
 _NO_AMQP = (
     pika_errors.IncompatibleProtocolError,
     pika_errors.ProtocolSyntaxError,
@@ -67,12 +72,13 @@ def _ours(error: BaseException, where: str, trouble: str) -> TransportError:
         )
     code = _connection_code(error)
     if code in _CONNECTION_REMEDIES and "is down" not in str(error):
-        return TransportError(f"the broker at {where} refuses: {_reply(error)}", _CONNECTION_REMEDIES[code])
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return TransportError(
-            f"the certificate of the broker at {where} is not trusted: {error.verify_message}",
-            "name the file with the authority's certificates: ?cafile=/path/ca.pem",
-        )
+        remedy = _EXTERNAL_REMEDY if "EXTERNAL" in str(error) else _CONNECTION_REMEDIES[code]
+        return TransportError(f"the broker at {where} refuses: {_reply(error)}", remedy)
+    if isinstance(error, pika_errors.AuthenticationError):
+        return TransportError(f"the broker at {where} does not take this kind of login: {error}", _EXTERNAL_REMEDY)
+    refused = tls.refusal(error)
+    if refused is not None:
+        return TransportError(f"the broker at {where} {refused[0]}", refused[1])
     return TransportUnavailable(f"{trouble} at {where}: {_reason(error)}")
 
 
@@ -114,6 +120,8 @@ def _reply(error: BaseException) -> str:
 
 def _reason(error: BaseException) -> str:
     """Why it can't be reached, in a few words."""
+    if tls.was_ended(error):
+        return "it has ended TLS without a word: does it demand a client certificate (?certfile=), or not trust ours?"
     if isinstance(error, _NO_AMQP):
         return "what answers there does not speak AMQP (starting, another service, or amqp:// where amqps:// belongs?)"
     if isinstance(error, ssl.SSLError):

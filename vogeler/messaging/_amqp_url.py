@@ -1,6 +1,7 @@
 """From an ``amqp://`` URL to an open pika connection.
 
-``?heartbeat=30`` in seconds; for ``amqps``: ``?cafile=``, ``?certfile=``, ``?keyfile=``.
+``?heartbeat=30`` in seconds; for ``amqps`` the options of tls.py. A URL with a certificate and without a user logs in
+by the certificate: RabbitMQ's mechanism EXTERNAL.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import random
 import ssl
 
+from vogeler import tls
 from vogeler.errors import TransportError, TransportUnavailable, UsageError
 from vogeler.messaging._amqp_errors import translated
 from vogeler.messaging._amqp_pika import pika
@@ -19,7 +21,7 @@ from vogeler.urls import Url
 
 HEARTBEAT_S = 30
 _PORTS = {"amqp": 5672, "amqps": 5671}
-_OPTIONS = ("heartbeat", "cafile", "certfile", "keyfile")
+_OPTIONS = ("heartbeat", *tls.OPTIONS)
 
 
 def open_any(cluster: tuple[Url, ...], timeout_s: float, name: str) -> tuple[pika.BlockingConnection, Url]:
@@ -56,25 +58,29 @@ def _parameters(url: Url, timeout_s: float, name: str) -> pika.ConnectionParamet
     for option, _ in url.options:
         if option not in _OPTIONS:
             raise UsageError(f"unknown option {option!r} in the URL {url}", did_you_mean(option, _OPTIONS))
+    tls.check(url)
     heartbeat_s = _heartbeat_s(url)
     return pika.ConnectionParameters(
         host=url.host or "localhost",
         port=url.port or _PORTS[url.scheme],
         virtual_host=url.path[1:] or "/",
-        credentials=pika.PlainCredentials(url.user or "guest", _password(url), erase_on_connect=True),
+        credentials=_credentials(url),
         heartbeat=heartbeat_s,
         socket_timeout=timeout_s,
         stack_timeout=timeout_s,
         blocked_connection_timeout=timeout_s,
-        ssl_options=_tls(url) if url.secure else None,
+        ssl_options=pika.SSLOptions(tls.context(url), url.host or "localhost") if url.secure else None,
         # Half of a cut connection is noticed by the heartbeat; this notices it while we are sending.
         tcp_options={"TCP_USER_TIMEOUT": max(heartbeat_s, HEARTBEAT_S) * 1000},
         client_properties={"connection_name": name, "product": "vogeler"},
     )
 
 
-def _password(url: Url) -> str:
-    return url.password or ("guest" if url.user is None else "")
+def _credentials(url: Url) -> pika.PlainCredentials | pika.credentials.ExternalCredentials:
+    if url.user is None and url.option("certfile", ""):
+        return pika.credentials.ExternalCredentials()
+    password = url.password or ("guest" if url.user is None else "")
+    return pika.PlainCredentials(url.user or "guest", password, erase_on_connect=True)
 
 
 def _heartbeat_s(url: Url) -> int:
@@ -82,20 +88,6 @@ def _heartbeat_s(url: Url) -> int:
     if not text.isdecimal() or not 0 <= int(text) <= 65535:
         raise UsageError(f"heartbeat={text} in the URL {url} is not a number of seconds", "for example ?heartbeat=30")
     return int(text)
-
-
-def _tls(url: Url) -> pika.SSLOptions:
-    """Certificate and host name are checked, always: a broker that needs less is named by ``cafile``."""
-    try:
-        context = ssl.create_default_context(cafile=url.option("cafile", "") or None)
-        if url.option("certfile", ""):
-            context.load_cert_chain(url.option("certfile", ""), url.option("keyfile", "") or None)
-    except OSError as error:
-        raise UsageError(
-            f"the TLS files in the URL {url} can't be used: {error}",
-            "cafile, certfile and keyfile name readable files in PEM format",
-        ) from error
-    return pika.SSLOptions(context, server_hostname=url.host or "localhost")
 
 
 def _quieten() -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPSConnection
 from typing import Any
 
+from vogeler import tls
 from vogeler.errors import StoreError, StoreUnavailable, UsageError
 from vogeler.persistence._couch_library import http
 from vogeler.registry import did_you_mean
@@ -47,8 +48,9 @@ class Couch:
 
     def __init__(self, url: Url, path: str, timeout_s: float) -> None:
         for option, _ in url.options:
-            if option != "cafile":
-                raise UsageError(f"unknown option {option!r} in the URL {url}", did_you_mean(option, ["cafile"]))
+            if option not in tls.OPTIONS:
+                raise UsageError(f"unknown option {option!r} in the URL {url}", did_you_mean(option, tls.OPTIONS))
+        tls.check(url)
         self._url = url
         self._session = _Session(_connection(url, timeout_s))
         self._root = http.Resource(path, self._session)
@@ -125,7 +127,7 @@ class _Session(http.Session):  # type: ignore[misc]  # the class is not typed
         try:
             if self.connection.sock is None:
                 self.connection.connect()
-            with suppress(BrokenPipeError, ConnectionResetError):  # the answer may say why
+            with suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):  # the answer may say why
                 self.connection.request(method, url, body, headers)
             response = self.connection.getresponse()
             return response.status, response.msg, response.read()
@@ -138,11 +140,7 @@ def _connection(url: Url, timeout_s: float) -> HTTPConnection:
     host, port = url.host or "localhost", url.port or _PORTS[url.scheme]
     if not url.secure:
         return HTTPConnection(host, port, timeout=timeout_s)
-    try:
-        context = ssl.create_default_context(cafile=url.option("cafile", "") or None)
-    except OSError as error:
-        raise UsageError(f"the cafile of the URL {url} can't be used: {error}", "name a file in PEM format") from error
-    return HTTPSConnection(host, port, timeout=timeout_s, context=context)
+    return HTTPSConnection(host, port, timeout=timeout_s, context=tls.context(url))
 
 
 def _reason(content: bytes) -> tuple[str | None, str]:
@@ -163,7 +161,11 @@ def _translated(where: str) -> Iterator[None]:
         status, (code, reason) = error.args[0]
         raise _from_status(where, status, code, reason) from error
     except (OSError, HTTPException) as error:
-        raise StoreUnavailable(f"store unreachable at {where}: {error or type(error).__name__}") from error
+        refused = tls.refusal(error)
+        if refused is not None:
+            raise StoreError(f"the store at {where} {refused[0]}", refused[1]) from error
+        remedy = "does it demand a client certificate (?certfile=), or not trust ours?" if tls.was_ended(error) else None
+        raise StoreUnavailable(f"store unreachable at {where}: {error or type(error).__name__}", remedy) from error
     except ValueError as error:  # JSON or UTF-8 that can't be read
         raise StoreUnavailable(f"{_not_couch(where)}: {error}") from error
 
