@@ -81,9 +81,11 @@ def refusal(error: BaseException) -> tuple[str, str] | None:
     return next((said for word, said in _OF_OURS.items() if alert and word in alert.group()), None)
 
 
-def was_ended(error: BaseException) -> bool:
-    """Whether the other side has ended TLS without a word, as some do that demand a certificate."""
-    return "EOF occurred in violation of protocol" in str(error)
+def ended(error: BaseException) -> str | None:
+    """What to ask oneself where the other side has ended TLS without a word; None for what is something else."""
+    if "EOF occurred in violation of protocol" not in str(error):
+        return None
+    return "does it demand a client certificate (?certfile=), or not trust ours?"
 
 
 @contextmanager

@@ -120,8 +120,9 @@ def _reply(error: BaseException) -> str:
 
 def _reason(error: BaseException) -> str:
     """Why it can't be reached, in a few words."""
-    if tls.was_ended(error):
-        return "it has ended TLS without a word: does it demand a client certificate (?certfile=), or not trust ours?"
+    ended = tls.ended(error)
+    if ended is not None:
+        return f"it has ended TLS without a word: {ended}"
     if isinstance(error, _NO_AMQP):
         return "what answers there does not speak AMQP (starting, another service, or amqp:// where amqps:// belongs?)"
     if isinstance(error, ssl.SSLError):
