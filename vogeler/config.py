@@ -143,6 +143,9 @@ class Settings:
     plugins: tuple[str, ...] = _setting(
         "", _names, "directories with plugin files; a later one overrides an earlier one", ("client",)
     )
+    strict_modes: str = _setting(
+        "yes", _choice("yes", "no"), "whether root refuses plugin files that others can write", ("client",)
+    )
     groups: tuple[str, ...] = _setting("", _groups, "the groups this node is in, for -n group:NAME", ("client",))
     heartbeat: float = _setting("60s", _beat, "how often a client says that it is there", ("client",))
     full_every: float = _setting(

@@ -21,6 +21,7 @@ from vogeler import formats
 from vogeler.errors import PluginError
 from vogeler.messages import MAX_MESSAGE_BYTES, MOST_CHARACTERS, check_key
 from vogeler.registry import did_you_mean
+from vogeler.trust import distrust
 from vogeler.units import parse_duration, parse_size
 
 T = TypeVar("T")
@@ -109,17 +110,21 @@ class Loaded:
         return did_you_mean(alias, (word for plugin in self.plugins for word in plugin.answers_to))
 
 
-def load(directories: Iterable[str | Path]) -> Loaded:
+def load(directories: Iterable[str | Path], strict: bool = False) -> Loaded:
     """Every plugin of the directories, in order; a later directory replaces an earlier one's by name.
 
-    Raises nothing: what can't be used is in ``problems``, and a plugin it would have replaced stays.
+    ``strict``: none that others than root and our own user can change. Raises nothing: what can't be used is in
+    ``problems``, and a plugin it would have replaced stays.
     """
     found: dict[str, Plugin] = {}
     problems: list[PluginError] = []
     for directory in dict.fromkeys(Path(os.path.expanduser(directory)).absolute() for directory in directories):  # noqa: PTH111 - raises nothing
-        for section in _sections(directory, problems):
+        for section in _sections(directory, problems, strict):
             try:
-                _admit(_plugin(section), section, found)
+                plugin = _plugin(section)
+                if strict:
+                    _check_trust(plugin, section)
+                _admit(plugin, section, found)
             except PluginError as error:
                 problems.append(error)
     return Loaded(tuple(found[name] for name in sorted(found)), tuple(problems))
@@ -233,7 +238,7 @@ def _problem(file: Path, line: int, what: str, remedy: str) -> PluginError:
     return PluginError(f"{file}:{line}: {what}", remedy)
 
 
-def _sections(directory: Path, problems: list[PluginError]) -> Iterator[_Section]:
+def _sections(directory: Path, problems: list[PluginError], strict: bool) -> Iterator[_Section]:
     """The sections of all ``*.cfg`` in a directory; what can't be read goes to ``problems``."""
     try:
         str(directory).encode()  # it may be in what the node offers, by %(here)s
@@ -249,8 +254,15 @@ def _sections(directory: Path, problems: list[PluginError]) -> Iterator[_Section
     except UnicodeEncodeError:
         problems.append(PluginError(f"{directory}: the name of the plugin directory is not UTF-8", "rename it"))
         return
+    doubt = distrust(directory) if strict else None
+    if doubt is not None:
+        problems.append(PluginError(f"{directory}: plugin directory refused: {doubt.reason}", doubt.remedy))
+        return
     for file in files:
         try:
+            doubt = distrust(file) if strict else None
+            if doubt is not None:
+                raise _problem(file, 1, f"refused: {doubt.reason}", doubt.remedy)
             yield from _read(file)
         except PluginError as error:
             problems.append(error)
@@ -363,6 +375,34 @@ def _admit(plugin: Plugin, section: _Section, found: dict[str, Plugin]) -> None:
             key = "name" if both[0] == plugin.name else "command_alias"
             raise section.problem(key, what, "give one of them another name or command_alias")
     found[plugin.name] = plugin
+
+
+def _check_trust(plugin: Plugin, section: _Section) -> None:
+    """What the command runs from a place that the file names: for ``user``, that user may change it."""
+    for path in _named_paths(plugin):
+        doubt = distrust(path, *_uid_of(plugin.user))
+        if doubt is not None:
+            raise section.problem("command", f"[{section.name}] is refused: {doubt.reason}", doubt.remedy)
+
+
+def _named_paths(plugin: Plugin) -> Iterator[Path]:
+    """The program, where the file says where it is; what else lies beside the file; where its env.PATH leads."""
+    below = plugin.directory + os.sep
+    for place, word in enumerate(plugin.command):
+        path = os.path.join(plugin.directory, word)  # noqa: PTH118 - a word may be anything
+        beside = os.path.normpath(path).startswith(below) and os.path.isfile(path)  # noqa: PTH113 - raises nothing
+        if beside or (place == 0 and os.sep in word):
+            yield Path(path)
+    yield from map(Path, filter(None, plugin.env.get("PATH", "").split(os.pathsep)))
+
+
+def _uid_of(user: str | None) -> tuple[int, ...]:
+    import pwd
+
+    try:
+        return () if user is None else (pwd.getpwnam(user).pw_uid,)
+    except KeyError:
+        return ()
 
 
 def _plugin(section: _Section) -> Plugin:

@@ -136,6 +136,7 @@ class Hosts:
             "VOGELER_CONFIG": str(root / "etc/vogeler/vogeler.conf"),
             "VOGELER_PLUGINS": f"{ROOT}/plugins,{root}/etc/vogeler/plugins",
             "VOGELER_NODE": host,
+            "VOGELER_STRICT_MODES": "no",  # what is made here is in /tmp
             **self._environment,
         }
 
@@ -245,6 +246,7 @@ def test_one_machine(tmp_path: Path) -> None:
         "VOGELER_QHOST": f"local://{tmp_path}/bus.db",
         "VOGELER_DBHOST": f"sqlite://{tmp_path}/vogeler.db",
         "VOGELER_NODE": "this",
+        "VOGELER_STRICT_MODES": "no",
     }
     done = subprocess.run(
         ["bash", "-c", script + "wait\n"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120

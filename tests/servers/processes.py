@@ -22,6 +22,7 @@ from vogeler.persistence import Store
 
 COMMANDS = Path(sys.executable).parent
 LIMIT_S = 30.0
+NOT_STRICT = "[client]\nstrict_modes = no\n"  # what tests make is in /tmp
 
 # The engines that the whole loop is tried on.
 ENGINES = [("local", "sqlite"), ("amqp", "couch")]
@@ -90,7 +91,7 @@ class Fleet:
         self.daemons: list[Daemon] = []
         self.prefix: list[str] = []  # a program that starts daemons and runners, with its arguments
         config = directory / "vogeler.conf"
-        config.write_text(f"[vogeler]\nqhost = {qhost}\ndbhost = {dbhost}\nlogformat = json\n")
+        config.write_text(f"[vogeler]\nqhost = {qhost}\ndbhost = {dbhost}\nlogformat = json\n{NOT_STRICT}")
         keep = {name: value for name, value in os.environ.items() if not name.startswith("VOGELER_")}
         self.environment = {**keep, "VOGELER_CONFIG": str(config)}
 

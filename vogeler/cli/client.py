@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from vogeler.cli._output import add_format, write_rows, write_value
@@ -88,7 +89,7 @@ def _load_and_log(settings: Settings) -> Loaded:
     from vogeler.plugins import load
 
     log = logging.getLogger(__name__)
-    loaded = load(settings.plugins)
+    loaded = load(settings.plugins, _is_strict(settings))
     for problem in loaded.problems:
         remedy = f" ({problem.remedy})" if problem.remedy else ""
         log.warning("%s%s", problem, remedy, extra={"event": "bad_plugin"})
@@ -96,10 +97,15 @@ def _load_and_log(settings: Settings) -> Loaded:
     return loaded
 
 
+def _is_strict(settings: Settings) -> bool:
+    """Whether what plugins do is worth stealing: root's rights, which others have not."""
+    return settings.strict_modes == "yes" and os.geteuid() == 0
+
+
 def _list(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler.plugins import load, unavailable_reason
 
-    loaded = load(settings.plugins)
+    loaded = load(settings.plugins, _is_strict(settings))
     rows = (
         {
             "name": plugin.name,
@@ -124,7 +130,7 @@ def _test(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler.messages import OK, UNAVAILABLE
     from vogeler.plugins import load
 
-    loaded = load(settings.plugins)
+    loaded = load(settings.plugins, _is_strict(settings))
     plugin = loaded.find(arguments.alias)
     if plugin is None:
         raise NotFoundError(f"no plugin answers to {arguments.alias!r}", loaded.suggestion(arguments.alias))

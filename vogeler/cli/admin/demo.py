@@ -62,7 +62,7 @@ def _write_config(directory: Path) -> tuple[str, str, Path]:
     place = directory.resolve()
     qhost, dbhost = f"local://{quote(str(place))}/bus.db", f"sqlite://{quote(str(place))}/vogeler.db"
     config = directory / "vogeler.conf"
-    config.write_text(f"[vogeler]\nqhost = {qhost}\ndbhost = {dbhost}\n", encoding="utf-8")
+    config.write_text(f"[vogeler]\nqhost = {qhost}\ndbhost = {dbhost}\n[client]\nstrict_modes = no\n", encoding="utf-8")
     return qhost, dbhost, config
 
 
