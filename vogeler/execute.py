@@ -24,7 +24,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from vogeler import formats, processes
+from vogeler import formats, processes, rlimits
 from vogeler.errors import FormatError, PluginError
 from vogeler.leaves import without
 from vogeler.messages import (
@@ -38,6 +38,7 @@ from vogeler.messages import (
     digest_of,
 )
 from vogeler.plugins import Plugin, unavailable_reason
+from vogeler.processes import Orphans
 from vogeler.units import format_duration
 
 # sysexits.h: "a service is unavailable". So a plugin can find out by itself that it does not apply here.
@@ -82,12 +83,12 @@ class Collected:
     error: str | None = None
 
 
-def collect(plugin: Plugin, stop: Event | None = None) -> Collected:
+def collect(plugin: Plugin, stop: Event | None = None, orphans: Orphans | None = None) -> Collected:
     """Run the plugin and read its output. Raises nothing for what a plugin can do wrong."""
     reason = unavailable_reason(plugin)
     if reason is not None:
         return Collected(UNAVAILABLE, error=reason)
-    ran = execute(plugin, stop=stop)
+    ran = execute(plugin, stop=stop, orphans=orphans)
     if ran.exit_code == EX_UNAVAILABLE:
         return Collected(UNAVAILABLE, exit_code=ran.exit_code, duration_s=ran.duration_s, error=ran.error)
     if ran.status != OK:
@@ -103,17 +104,18 @@ def collect(plugin: Plugin, stop: Event | None = None) -> Collected:
     return Collected(OK, value, digest_of(without(value, plugin.volatile)), ran.exit_code, ran.duration_s)
 
 
-def execute(plugin: Plugin, *, stop: Event | None = None) -> Execution:
+def execute(plugin: Plugin, *, stop: Event | None = None, orphans: Orphans | None = None) -> Execution:
     """Run the command until it exits, exceeds a limit of the plugin, or ``stop`` is set (FAILED).
 
     When this returns, the command and what was left of its process group have been killed; unless it had exited
-    by itself, whatever else it had started, too.
+    by itself, whatever else it had started, too: with ``orphans`` also what has cut itself off from it.
     """
+    orphans = orphans or Orphans(adopting=False)
     started = time.monotonic()
     if stop is not None and stop.is_set():
         return Execution(FAILED, b"", None, 0.0, "stopped")
     try:
-        process = _start(plugin)
+        process = orphans.start(lambda: _start(plugin))
     except PluginError as error:
         return Execution(FAILED, b"", None, time.monotonic() - started, error.message)
     output = _Output(process, plugin.max_output_bytes)
@@ -121,9 +123,9 @@ def execute(plugin: Plugin, *, stop: Event | None = None) -> Execution:
     try:
         end = _attend(process, output, plugin, started + plugin.timeout_s, stop)
     finally:
-        gone = _kill(process, output, gently=end is not None and end.status != TOO_LARGE)
+        gone = _kill(process, output, plugin, orphans, gently=end is not None and end.status != TOO_LARGE)
         output.close()
-    end = end or _outcome(process.returncode)
+    end = end or _outcome(process.returncode, rlimits.hit(plugin, process.returncode or 0, output.stderr))
     stdout = output.stdout.getvalue() if end.status == OK else b""
     said = _report(end.error if gone else f"{end.error or 'ended'}, and can't be killed", output.stderr)
     return Execution(end.status, stdout, end.exit_code, time.monotonic() - started, said)
@@ -137,7 +139,7 @@ def _start(plugin: Plugin) -> subprocess.Popen[bytes]:
     identity, home = _identity(plugin.user)
     try:
         return subprocess.Popen(  # noqa: S603 - the command is the plugin file's, and no shell reads it
-            [program, *plugin.command[1:]],
+            [*rlimits.prefix(plugin), program, *plugin.command[1:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -145,6 +147,7 @@ def _start(plugin: Plugin) -> subprocess.Popen[bytes]:
             cwd=plugin.directory,
             env=_environment(plugin, home),
             start_new_session=True,
+            umask=0o022,
             **identity,
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -182,7 +185,7 @@ def _identity(user: str | None) -> tuple[dict[str, Any], str]:
 
 def _environment(plugin: Plugin, home: str) -> dict[str, str]:
     """The same on every node and however the client was started, so that the output is too."""
-    environment = {"PATH": plugin.search_path, "LC_ALL": "C.UTF-8", "HOME": home}
+    environment = {"PATH": plugin.search_path, "LC_ALL": "C.UTF-8", "HOME": home, processes.MARK: plugin.name}
     if "TZ" in os.environ:
         environment["TZ"] = os.environ["TZ"]
     return {**environment, **plugin.env}
@@ -305,12 +308,13 @@ def _has_exited(process: subprocess.Popen[bytes]) -> bool:
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _kill(process: subprocess.Popen[bytes], output: _Output, gently: bool) -> bool:
+def _kill(process: subprocess.Popen[bytes], output: _Output, plugin: Plugin, orphans: Orphans, gently: bool) -> bool:
     """End what is left of the process group, and reap the process. False if the kernel won't let it go.
 
     If it has not exited, so do all that it has started: they are looked for before it, or one between, is gone.
     """
-    strays = [] if _has_exited(process) else processes.started_by(process.pid)
+    exited = _has_exited(process)
+    strays = [] if exited else [*processes.started_by(process.pid), *orphans.of(process.pid, plugin.name)]
     if gently:
         _signal(process, signal.SIGTERM)
         until = time.monotonic() + _TERM_GRACE_S
@@ -320,10 +324,16 @@ def _kill(process: subprocess.Popen[bytes], output: _Output, gently: bool) -> bo
         strays += processes.started_by(process.pid, *(stray.pid for stray in strays))
     _signal(process, signal.SIGKILL)
     processes.kill(strays)
+    if not exited:  # what was started, or lost its parent, meanwhile
+        late = orphans.of(process.pid, plugin.name)
+        processes.kill(late)
+        strays += late
     try:
         process.wait(_KILL_WAIT_S)
     except subprocess.TimeoutExpired:
         return False
+    finally:
+        orphans.settle(process.pid, strays)
     return True
 
 
@@ -333,13 +343,14 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def _outcome(return_code: int | None) -> _End:
+def _outcome(return_code: int | None, limit: str | None = None) -> _End:
+    why = "" if limit is None else f"; {limit}"
     if return_code is None or return_code < 0:
         number = -(return_code or 0)
         names = {known.value: known.name for known in signal.Signals}
-        return _End(FAILED, error=f"killed by signal {number} ({names.get(number, 'unknown')})")
+        return _End(FAILED, error=f"killed by signal {number} ({names.get(number, 'unknown')}){why}")
     if return_code > 0:
-        return _End(FAILED, return_code, f"exit code {return_code}")
+        return _End(FAILED, return_code, f"exit code {return_code}{why}")
     return _End(OK, 0)
 
 

@@ -45,6 +45,10 @@ KEYS: Mapping[str, tuple[str, str]] = {
     "user": ("", "run as this user; empty: as the client's own"),
     "env.NAME": ("", "an environment variable NAME for the command"),
     "unordered": ("false", "true: sort the list before it is compared and stored"),
+    "max_memory": ("", "how much address space each of its processes may take"),
+    "max_cpu": ("", "how much processor time each of its processes may take"),
+    "max_processes": ("", "how many processes its user may have; for plugins with a user"),
+    "max_files": ("", "how many files each of its processes may have open"),
     "volatile": ("", "paths below the value that change all the time: stored, but no change and no history"),
 }
 
@@ -82,6 +86,10 @@ class Plugin:
     volatile: tuple[str, ...]
     directory: str
     source: str
+    max_memory_bytes: int | None = None
+    max_cpu_s: float | None = None
+    max_processes: int | None = None
+    max_files: int | None = None
 
     @property
     def answers_to(self) -> tuple[str, ...]:
@@ -426,6 +434,10 @@ def _plugin(section: _Section) -> Plugin:
         volatile=section.read("volatile", lambda text: tuple(map(_word, _words(text))), ()),
         directory=str(section.file.parent),
         source=f"{section.file}:{section.line}",
+        max_memory_bytes=section.read("max_memory", lambda text: _some(parse_size(text), text) if text else None, None),
+        max_cpu_s=section.read("max_cpu", lambda text: _positive_duration(text) if text else None, None),
+        max_processes=_processes(section),
+        max_files=section.read("max_files", _count, None),
     )
 
 
@@ -508,6 +520,28 @@ def _output_size(text: str) -> int:
     if not 0 < size_bytes <= MAX_MESSAGE_BYTES:
         raise ValueError(f"{text!r} is not between 1 and {MAX_MESSAGE_BYTES} bytes, the most a message takes")
     return size_bytes
+
+
+def _some(size_bytes: int, text: str) -> int:
+    if not 0 < size_bytes < 2**62:
+        raise ValueError(f"{text!r} is no amount of memory")
+    return size_bytes
+
+
+def _processes(section: _Section) -> int | None:
+    count = section.read("max_processes", _count, None)
+    if count is not None and os.geteuid() == 0 and section.values.get("user", "").strip() in ("", "root"):
+        what = "max_processes is no limit for root: setrlimit(2), RLIMIT_NPROC"
+        raise section.problem("max_processes", what, "add the line user = NAME, or limit the client's unit: TasksMax=")
+    return count
+
+
+def _count(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:12]) < 2**31):
+        raise ValueError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
 
 
 def _boolean(text: str) -> bool:

@@ -34,7 +34,7 @@ ALL = LOW | {
     "retention",
     "writer",
 }
-ALL |= {"formats", "plugins", "processes", "execute", "messaging", "persistence"}
+ALL |= {"formats", "plugins", "processes", "rlimits", "execute", "messaging", "persistence"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
@@ -59,13 +59,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "formats": {"registry"},
     "plugins": {"formats", "messages", "registry", "trust", "units"},
     "processes": set(),
-    "execute": {"formats", "leaves", "plugins", "processes", "messages", "units"},
+    "rlimits": {"plugins", "units"},
+    "execute": {"formats", "leaves", "plugins", "processes", "rlimits", "messages", "units"},
     "messaging": LOW,
     "persistence": LOW - {"topology", "backoff"} | {"leaves"},
     "writer": {"backoff", "batch", "messages", "messaging", "persistence", "retention"},
     "client": ALL - {"config", "persistence", "writer"},
-    "server": ALL - {"config", "formats", "plugins", "processes", "execute"},
-    "runner": ALL - {"config", "formats", "plugins", "processes", "execute"},
+    "server": ALL - {"config", "formats", "plugins", "processes", "rlimits", "execute"},
+    "runner": ALL - {"config", "formats", "plugins", "processes", "rlimits", "execute"},
     "cli": ALL | {"client", "server", "runner"},
 }
 

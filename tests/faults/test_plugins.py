@@ -60,6 +60,13 @@ PYTHON = {
         "os.wait()\nprint('done')",
         OK, stays=True,
     ),
+    "cut-off": Fault(
+        "import os, time\n"
+        "if not os.fork():\n    os.setsid()\n    os.fork() and os._exit(0)\n"
+        "    os.closerange(0, 9)\n    os.fork()\n    time.sleep(600)\n"
+        "os.wait()\ntime.sleep(600)",
+        TIMEOUT, "not done after",
+    ),
     "files": Fault(
         "import resource, os, time\n"
         "soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"

@@ -84,7 +84,7 @@ def test_the_environment_is_the_same_wherever_the_client_was_started(
     monkeypatch.setenv("TZ", "UTC")
     ran = execute(make("command = /usr/bin/env", "env.Foo = bar baz"))
     assert sorted(ran.stdout.decode().splitlines()) == [
-        "Foo=bar baz", "HOME=/home/x", "LC_ALL=C.UTF-8", f"PATH={PATH}", "TZ=UTC",
+        "Foo=bar baz", "HOME=/home/x", "LC_ALL=C.UTF-8", f"PATH={PATH}", "TZ=UTC", "VOGELER_PLUGIN=probe",
     ]  # fmt: skip
 
 

@@ -52,6 +52,8 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler.cli._daemon import LEAVE_AFTER_S, leave_within, on_signals
     from vogeler.cli._log import start_logging
     from vogeler.client import Client, Options
+    from vogeler.execute import collect
+    from vogeler.processes import Orphans
 
     del arguments
     start_logging(settings)
@@ -65,12 +67,14 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
         settings.full_every,
     )
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by some parents: exit codes of plugins would be lost
+    orphans = Orphans()
     client = Client(
         options,
         lambda: _load_and_log(settings),
         lambda: messaging.connect(
             settings.qhost, settings.qpassword or None, settings.connect_timeout, f"vogeler-client {settings.node}"
         ),
+        lambda plugin, stop: collect(plugin, stop, orphans),
     )
 
     def stop() -> None:
@@ -129,12 +133,13 @@ def _test(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler.execute import collect
     from vogeler.messages import OK, UNAVAILABLE
     from vogeler.plugins import load
+    from vogeler.processes import Orphans
 
     loaded = load(settings.plugins, _is_strict(settings))
     plugin = loaded.find(arguments.alias)
     if plugin is None:
         raise NotFoundError(f"no plugin answers to {arguments.alias!r}", loaded.suggestion(arguments.alias))
-    collected = collect(plugin)
+    collected = collect(plugin, orphans=Orphans())
     if collected.status != OK:
         talk(f"{arguments.alias}: {collected.status} after {format_duration(collected.duration_s)}: {collected.error}")
         return ExitCode.NOWHERE_AVAILABLE if collected.status == UNAVAILABLE else ExitCode.SOME_FAILED
