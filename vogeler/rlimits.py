@@ -13,7 +13,7 @@ import signal
 
 from vogeler.errors import PluginError
 from vogeler.plugins import PATH, Plugin
-from vogeler.units import format_duration, format_size
+from vogeler.units import format_duration
 
 # How programs put it when the kernel gives them no more: errno(3), and what languages make of it.
 _FULL = (
@@ -60,6 +60,6 @@ def hit(plugin: Plugin, return_code: int, stderr: bytes) -> str | None:
 def _most(plugin: Plugin, key: str) -> str | None:
     size_bytes = plugin.max_memory_bytes
     if key == "max_memory":
-        return None if size_bytes is None else format_size(size_bytes)
+        return None if size_bytes is None else f"{size_bytes} bytes"
     count = plugin.max_files if key == "max_files" else plugin.max_processes
     return None if count is None else str(count)
