@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +147,10 @@ class Settings:
     strict_modes: str = _setting(
         "yes", _choice("yes", "no"), "whether root refuses plugin files that others can write", ("client",)
     )
+    redact: tuple[str, ...] = _setting(
+        "", _names, "paths in the record in whose place a keyed digest leaves this node", ("client",)
+    )
+    redact_key: str = _setting("", _text, "the file with the key of redact; empty: redact.key, made here", ("client",))
     groups: tuple[str, ...] = _setting("", _groups, "the groups this node is in, for -n group:NAME", ("client",))
     heartbeat: float = _setting("60s", _beat, "how often a client says that it is there", ("client",))
     full_every: float = _setting(
@@ -330,6 +335,9 @@ def _computed(program: str, parsed: Mapping[str, Any]) -> dict[str, Any]:
         computed["dbhost"] = f"sqlite://{state}/vogeler.db"
     if program == "client" and not parsed["node"]:
         computed["node"] = _parsed(*_host_name())
+    if program == "client" and not parsed["redact_key"]:
+        with suppress(ConfigError):  # a user without a home directory has to name one, if one is needed
+            computed["redact_key"] = str(state_directory() / "redact.key")
     if not parsed["plugins"]:
         computed["plugins"] = tuple(map(str, shipped("plugins", Path("/etc/vogeler/plugins"))))
     return computed

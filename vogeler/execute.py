@@ -25,6 +25,7 @@ from threading import Event
 from typing import Any
 
 from vogeler import formats, processes, rlimits
+from vogeler.backoff import describe
 from vogeler.errors import FormatError, PluginError
 from vogeler.leaves import without
 from vogeler.messages import (
@@ -39,6 +40,7 @@ from vogeler.messages import (
 )
 from vogeler.plugins import Plugin, unavailable_reason
 from vogeler.processes import Orphans
+from vogeler.redact import Redaction
 from vogeler.units import format_duration
 
 # sysexits.h: "a service is unavailable". So a plugin can find out by itself that it does not apply here.
@@ -66,6 +68,7 @@ class Execution:
     exit_code: int | None
     duration_s: float
     error: str | None
+    summary: str | None = None  # the error without what the command said
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,17 @@ class Collected:
     exit_code: int | None = None
     duration_s: float = 0.0
     error: str | None = None
+    redacted: int = 0  # how many parts of the value are digests in their place
 
 
-def collect(plugin: Plugin, stop: Event | None = None, orphans: Orphans | None = None) -> Collected:
+def collect(
+    plugin: Plugin, stop: Event | None = None, orphans: Orphans | None = None, redaction: Redaction | None = None
+) -> Collected:
     """Run the plugin and read its output. Raises nothing for what a plugin can do wrong."""
     reason = unavailable_reason(plugin)
     if reason is not None:
         return Collected(UNAVAILABLE, error=reason)
-    ran = execute(plugin, stop=stop, orphans=orphans)
+    ran = _discreet(plugin, execute(plugin, stop=stop, orphans=orphans))
     if ran.exit_code == EX_UNAVAILABLE:
         return Collected(UNAVAILABLE, exit_code=ran.exit_code, duration_s=ran.duration_s, error=ran.error)
     if ran.status != OK:
@@ -96,12 +102,32 @@ def collect(plugin: Plugin, stop: Event | None = None, orphans: Orphans | None =
     try:
         value = formats.parse(plugin.result_format, ran.stdout)
     except FormatError as error:
-        text = f"{plugin.result_format}: {error.message}; {error.remedy}"
+        said = "the output can't be read, and is not quoted" if plugin.redact else f"{error.message}; {error.remedy}"
+        text = f"{plugin.result_format}: {said}"
         return Collected(UNPARSABLE, exit_code=ran.exit_code, duration_s=ran.duration_s, error=text)
     ran = replace(ran, stdout=b"")  # up to max_output, and the digest needs as much again
+    try:
+        value, redacted = _redacted(plugin, value, redaction)
+    except PluginError as error:
+        return Collected(FAILED, exit_code=ran.exit_code, duration_s=ran.duration_s, error=describe(error))
     if plugin.unordered and isinstance(value, list):
         value.sort(key=lambda entry: canonical_json(without(entry, plugin.volatile)))
-    return Collected(OK, value, digest_of(without(value, plugin.volatile)), ran.exit_code, ran.duration_s)
+    return Collected(
+        OK, value, digest_of(without(value, plugin.volatile)), ran.exit_code, ran.duration_s, None, redacted
+    )
+
+
+def _redacted(plugin: Plugin, value: Any, redaction: Redaction | None) -> tuple[Any, int]:
+    if redaction is not None:
+        return redaction.of(value, plugin.key, plugin.redact)
+    if plugin.redact:
+        raise PluginError("can't redact: there is no key")
+    return value, 0
+
+
+def _discreet(plugin: Plugin, ran: Execution) -> Execution:
+    """Without the words of a command that knows secrets."""
+    return replace(ran, error=ran.summary) if plugin.redact else ran
 
 
 def execute(plugin: Plugin, *, stop: Event | None = None, orphans: Orphans | None = None) -> Execution:
@@ -113,11 +139,11 @@ def execute(plugin: Plugin, *, stop: Event | None = None, orphans: Orphans | Non
     orphans = orphans or Orphans(adopting=False)
     started = time.monotonic()
     if stop is not None and stop.is_set():
-        return Execution(FAILED, b"", None, 0.0, "stopped")
+        return Execution(FAILED, b"", None, 0.0, "stopped", "stopped")
     try:
         process = orphans.start(lambda: _start(plugin))
     except PluginError as error:
-        return Execution(FAILED, b"", None, time.monotonic() - started, error.message)
+        return Execution(FAILED, b"", None, time.monotonic() - started, error.message, error.message)
     output = _Output(process, plugin.max_output_bytes)
     end = None
     try:
@@ -127,8 +153,9 @@ def execute(plugin: Plugin, *, stop: Event | None = None, orphans: Orphans | Non
         output.close()
     end = end or _outcome(process.returncode, rlimits.hit(plugin, process.returncode or 0, output.stderr))
     stdout = output.stdout.getvalue() if end.status == OK else b""
-    said = _report(end.error if gone else f"{end.error or 'ended'}, and can't be killed", output.stderr)
-    return Execution(end.status, stdout, end.exit_code, time.monotonic() - started, said)
+    summary = end.error if gone else f"{end.error or 'ended'}, and can't be killed"
+    said = _report(summary, output.stderr)
+    return Execution(end.status, stdout, end.exit_code, time.monotonic() - started, said, summary)
 
 
 # --- starting -------------------------------------------------------------------------------------

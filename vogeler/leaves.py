@@ -62,6 +62,21 @@ def _without(value: Any, path: str, is_out: Callable[[str], object]) -> Any:
     return value
 
 
+def replaced(value: Any, path: str, paths: Sequence[str], with_what: Callable[[Any], Any]) -> Any:
+    """A value, which is at ``path``, with something else for each part of it that is at one of the paths."""
+    return _replaced(value, path, matcher(*paths), with_what)
+
+
+def _replaced(value: Any, path: str, is_meant: Callable[[str], object], with_what: Callable[[Any], Any]) -> Any:
+    if is_meant(path):
+        return with_what(value)
+    if isinstance(value, dict):
+        return {name: _replaced(item, f"{path}.{name}", is_meant, with_what) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, path, is_meant, with_what) for item in value]
+    return value
+
+
 def at_path(record: Mapping[str, Any], path: str) -> Any:
     """What a record holds at a dotted path, through lists (then a list of what their entries hold); None: nothing.
 

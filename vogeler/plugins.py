@@ -49,6 +49,7 @@ KEYS: Mapping[str, tuple[str, str]] = {
     "max_cpu": ("", "how much processor time each of its processes may take"),
     "max_processes": ("", "how many processes its user may have; for plugins with a user"),
     "max_files": ("", "how many files each of its processes may have open"),
+    "redact": ("", "paths below the value, or . for all of it: a keyed digest leaves the node in their place"),
     "volatile": ("", "paths below the value that change all the time: stored, but no change and no history"),
 }
 
@@ -90,6 +91,7 @@ class Plugin:
     max_cpu_s: float | None = None
     max_processes: int | None = None
     max_files: int | None = None
+    redact: tuple[str, ...] = ()
 
     @property
     def answers_to(self) -> tuple[str, ...]:
@@ -438,6 +440,7 @@ def _plugin(section: _Section) -> Plugin:
         max_cpu_s=section.read("max_cpu", lambda text: _positive_duration(text) if text else None, None),
         max_processes=_processes(section),
         max_files=section.read("max_files", _count, None),
+        redact=section.read("redact", lambda text: tuple(map(_word, _words(text))), ()),
     )
 
 

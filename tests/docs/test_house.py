@@ -34,7 +34,7 @@ ALL = LOW | {
     "retention",
     "writer",
 }
-ALL |= {"formats", "plugins", "processes", "rlimits", "execute", "messaging", "persistence"}
+ALL |= {"formats", "plugins", "processes", "redact", "rlimits", "execute", "messaging", "persistence"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
@@ -60,13 +60,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plugins": {"formats", "messages", "registry", "trust", "units"},
     "processes": set(),
     "rlimits": {"plugins", "units"},
-    "execute": {"formats", "leaves", "plugins", "processes", "rlimits", "messages", "units"},
+    "redact": {"leaves", "messages"},
+    "execute": {"backoff", "formats", "leaves", "plugins", "processes", "redact", "rlimits", "messages", "units"},
     "messaging": LOW,
     "persistence": LOW - {"topology", "backoff"} | {"leaves"},
     "writer": {"backoff", "batch", "messages", "messaging", "persistence", "retention"},
     "client": ALL - {"config", "persistence", "writer"},
-    "server": ALL - {"config", "formats", "plugins", "processes", "rlimits", "execute"},
-    "runner": ALL - {"config", "formats", "plugins", "processes", "rlimits", "execute"},
+    "server": ALL - {"config", "formats", "plugins", "processes", "redact", "rlimits", "execute"},
+    "runner": ALL - {"config", "formats", "plugins", "processes", "redact", "rlimits", "execute"},
     "cli": ALL | {"client", "server", "runner"},
 }
 

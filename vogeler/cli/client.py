@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vogeler.cli._output import add_format, write_rows, write_value
@@ -14,6 +15,7 @@ from vogeler.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from vogeler.plugins import Loaded
+    from vogeler.redact import Redaction
 
 _COLUMNS = ("name", "alias", "key", "format", "available", "description")
 
@@ -67,14 +69,14 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
         settings.full_every,
     )
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by some parents: exit codes of plugins would be lost
-    orphans = Orphans()
+    orphans, redaction = Orphans(), _redaction(settings)
     client = Client(
         options,
         lambda: _load_and_log(settings),
         lambda: messaging.connect(
             settings.qhost, settings.qpassword or None, settings.connect_timeout, f"vogeler-client {settings.node}"
         ),
-        lambda plugin, stop: collect(plugin, stop, orphans),
+        lambda plugin, stop: collect(plugin, stop, orphans, redaction),
     )
 
     def stop() -> None:
@@ -104,6 +106,12 @@ def _load_and_log(settings: Settings) -> Loaded:
 def _is_strict(settings: Settings) -> bool:
     """Whether what plugins do is worth stealing: root's rights, which others have not."""
     return settings.strict_modes == "yes" and os.geteuid() == 0
+
+
+def _redaction(settings: Settings) -> Redaction:
+    from vogeler.redact import Redaction
+
+    return Redaction(Path(settings.redact_key), settings.redact)
 
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
@@ -139,11 +147,15 @@ def _test(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     plugin = loaded.find(arguments.alias)
     if plugin is None:
         raise NotFoundError(f"no plugin answers to {arguments.alias!r}", loaded.suggestion(arguments.alias))
-    collected = collect(plugin, orphans=Orphans())
+    collected = collect(plugin, None, Orphans(), _redaction(settings))
     if collected.status != OK:
         talk(f"{arguments.alias}: {collected.status} after {format_duration(collected.duration_s)}: {collected.error}")
         return ExitCode.NOWHERE_AVAILABLE if collected.status == UNAVAILABLE else ExitCode.SOME_FAILED
     write_value(collected.value, arguments.format)
     size = format_size(len(json.dumps(collected.value, ensure_ascii=False).encode()))
     talk(f"{arguments.alias}: ok after {format_duration(collected.duration_s)}; {size} under the key {plugin.key!r}")
+    if collected.redacted:
+        talk(f"  redacted: {collected.redacted}")
+    elif plugin.redact:
+        talk(f"  redacted: nothing, there is nothing at {', '.join(plugin.redact)}")
     return ExitCode.OK

@@ -1,0 +1,95 @@
+"""What must not leave the node: put in its place is a keyed digest, by which a change is still seen.
+
+HMAC-SHA-256 (RFC 2104) over the canonical JSON: without the key nobody can try out which value it is. Nodes that have
+the same key give equal values equal digests.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vogeler.errors import PluginError
+from vogeler.leaves import replaced
+from vogeler.messages import canonical_json
+
+WHOLE = "."  # the path, in a plugin file, of the whole value
+_KEY_BYTES = 32
+_LEAST_BYTES, _MOST_BYTES = 16, 4096
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclass(frozen=True)
+class Redaction:
+    """The node's key file, made where there is none yet; and paths in its record, with the key of the record first."""
+
+    key_file: Path
+    paths: tuple[str, ...] = ()
+
+    def of(self, value: Any, key: str, below: Sequence[str]) -> tuple[Any, int]:
+        """The value of ``key`` without what is at the paths, and how many were replaced.
+
+        ``below`` are paths below the value, as leaves.without takes them, or WHOLE. Raises PluginError where the key
+        file can't be used: then nothing may be sent.
+        """
+        paths = [*self.paths, *(key if path == WHOLE else f"{key}.{path}" for path in below)]
+        if not paths:
+            return value, 0
+        secret: list[bytes] = []
+        count = 0
+
+        def digest(found: Any) -> str:
+            nonlocal count
+            import hmac
+
+            if not secret:
+                secret.append(_key(self.key_file))
+            count += 1
+            made = hmac.new(secret[0], canonical_json(found).encode("utf-8", "surrogatepass"), "sha256")
+            return f"redacted:{made.hexdigest()[:32]}"
+
+        return replaced(value, key, paths, digest), count
+
+
+def _key(file: Path) -> bytes:
+    """Read, or made and read. Raises PluginError."""
+    try:
+        with suppress(FileExistsError):
+            _make(file)
+        with file.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            key = opened.read(_MOST_BYTES)
+    except OSError as error:
+        raise PluginError(
+            f"can't redact: the key file {file}: {error.strerror}", "name another with redact_key"
+        ) from None
+    if mode & _OTHERS:
+        what = f"others may read or write the key file {file} (mode {stat.S_IMODE(mode):04o})"
+        raise PluginError(f"can't redact: {what}", f"chmod 600 {file}")
+    if len(key) < _LEAST_BYTES:
+        what = f"the key file {file} has {len(key)} bytes, at least {_LEAST_BYTES} are needed"
+        raise PluginError(f"can't redact: {what}", f"remove it, or: head -c 32 /dev/urandom > {file}")
+    return key
+
+
+def _make(file: Path) -> None:
+    """Whole or not at all, whoever makes it at the same time. Raises FileExistsError."""
+    if file.exists():
+        raise FileExistsError
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(secrets.token_bytes(_KEY_BYTES))
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.link(draft, file)
+    finally:
+        draft.unlink()
