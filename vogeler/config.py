@@ -295,8 +295,22 @@ def _read(path: Path) -> configparser.ConfigParser:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 at byte {error.start}", "save it as UTF-8") from None
     except configparser.Error as error:
-        raise ConfigError(f"{path} is not INI: {' '.join(str(error).split())}", "see etc/vogeler.conf") from None
+        raise ConfigError(f"{path} is not INI: {_syntax(error)}", "see etc/vogeler.conf") from None
     return parser
+
+
+def _syntax(error: configparser.Error) -> str:
+    """What is wrong, and in which line; not the line, which may hold a password."""
+    import configparser
+
+    if isinstance(error, configparser.DuplicateSectionError):
+        return f"line {error.lineno}: [{error.section}] for the second time"
+    if isinstance(error, configparser.DuplicateOptionError):
+        return f"line {error.lineno}: {error.option!r} for the second time in [{error.section}]"
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return f"line {error.lineno} is before the first [section]"
+    number = error.errors[0][0] if isinstance(error, configparser.ParsingError) and error.errors else "?"
+    return f"line {number} is neither a [section] nor 'key = value'"
 
 
 def _from_environment(program: str, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
