@@ -187,7 +187,7 @@ def test_files_that_can_not_be_used_are_named(scheme: str, ours: Authority, thei
 def test_with_certificates_all_round_a_fleet_needs_no_password_for_the_broker(
     demanding: RabbitMQ, ours: Authority, couchdb_server: CouchServer, couch_url: str, tmp_path: Path
 ) -> None:
-    """Server, runner and client log in by what their certificates say; the store demands one as well."""
+    """They log in by what their certificates say, and may name themselves in the URL; the store demands one as well."""
     server, web01 = ours.issue("server"), ours.issue("web01")
     store = (couchdb_server.host, couchdb_server.port)
     with ExitStack() as stack:
@@ -198,7 +198,7 @@ def test_with_certificates_all_round_a_fleet_needs_no_password_for_the_broker(
         stack.callback(fleet.stop)
         fleet.plugin("facts", "echo fact")
         fleet.server().wait_for("ready")
-        environment = {"VOGELER_QHOST": broker + options(ours, web01)}
+        environment = {"VOGELER_QHOST": broker.replace("localhost", "web01@localhost") + options(ours, web01)}
         fleet.client("web01", environment=environment).wait_for("ready")
         fleet.wait_known("web01")
         assert fleet.ask("-c", "facts", "-n", "web01")["web01"]["stage"] == "stored"

@@ -31,7 +31,7 @@ _NO_PLUGIN = "exchange type"
 _PLUGIN_REMEDY = "on each member: `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange`"
 _EXTERNAL_REMEDY = (
     "for a login by certificate RabbitMQ needs its plugin rabbitmq_auth_mechanism_ssl, EXTERNAL among its "
-    "auth_mechanisms, and a user named as the certificate is; else name a user in the URL"
+    "auth_mechanisms, and a user named as the certificate is; else give a user and a password"
 )
 _NO_AMQP = (
     pika_errors.IncompatibleProtocolError,

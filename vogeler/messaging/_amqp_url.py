@@ -1,7 +1,7 @@
 """From an ``amqp://`` URL to an open pika connection.
 
-``?heartbeat=30`` in seconds; for ``amqps`` the options of tls.py. A URL with a certificate and without a user logs in
-by the certificate: RabbitMQ's mechanism EXTERNAL.
+``?heartbeat=30`` in seconds; for ``amqps`` the options of tls.py. A URL with a certificate and without a password logs
+in by the certificate: RabbitMQ's mechanism EXTERNAL.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _parameters(url: Url, timeout_s: float, name: str) -> pika.ConnectionParamet
 
 
 def _credentials(url: Url) -> pika.PlainCredentials | pika.credentials.ExternalCredentials:
-    if url.user is None and url.option("certfile", ""):
+    if url.password is None and url.option("certfile", ""):
         return pika.credentials.ExternalCredentials()
     password = url.password or ("guest" if url.user is None else "")
     return pika.PlainCredentials(url.user or "guest", password, erase_on_connect=True)
