@@ -428,9 +428,16 @@ def _read(body: bytes) -> dict[str, Any]:
 
 
 def _parsed(text: bytes) -> Any:
-    return json.loads(text.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+    # A hook for every integer would cost more than all the rest.
+    huge = _MANY_DIGITS.search(text[::_STRIDE]) and _HUGE.search(text)
+    parse_int = _within_double if huge else None
+    return json.loads(text.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite, parse_int=parse_int)
 
 
+# So many digits may be more than a double holds: CouchDB answers 500 to that, for every document beside it, too.
+_HUGE = re.compile(rb"[0-9]{309}")
+_STRIDE = 30
+_MANY_DIGITS = re.compile(rb"[0-9]{10}")  # in a row in every 30th byte, where 309 are in the whole
 _VALUE, _AFTER_VALUE = b',"value":', b',"id":'
 
 
@@ -458,6 +465,15 @@ def _read_lazily(body: bytes, known: Known) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _within_double(text: str) -> int:
+    number = int(text)
+    try:
+        float(number)
+    except OverflowError:
+        raise ValueError(f"the number {text[:40]}… is beyond what a double holds") from None
+    return number
 
 
 def _finite(text: str) -> float:

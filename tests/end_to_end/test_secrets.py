@@ -129,6 +129,7 @@ def works(it: Secretive) -> None:
     """All is well. A plugin tells what it sees of its client."""
     fleet = it.fleet
     fleet.plugin("facts", 'sh -c \'env; tr "\\\\0" " " </proc/$PPID/cmdline\'')
+    it.run("admin", "setup", code=0)
     fleet.server("--loglevel", "debug").wait_for("ready")
     fleet.client("web01", "--loglevel", "debug").wait_for("ready")
     fleet.wait_known("web01")

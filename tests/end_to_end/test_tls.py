@@ -197,6 +197,7 @@ def test_with_certificates_all_round_a_fleet_needs_no_password_for_the_broker(
         fleet = Fleet(broker + options(ours, server), dbhost + options(ours, server), tmp_path)
         stack.callback(fleet.stop)
         fleet.plugin("facts", "echo fact")
+        assert fleet.admin("setup").returncode == 0
         fleet.server().wait_for("ready")
         environment = {"VOGELER_QHOST": broker.replace("localhost", "web01@localhost") + options(ours, web01)}
         fleet.client("web01", environment=environment).wait_for("ready")

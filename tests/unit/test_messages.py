@@ -220,3 +220,17 @@ def test_volatile_paths_are_a_list_of_texts(volatile: Any) -> None:
     content = {**json.loads(gzip.decompress(envelope.body)), "volatile": volatile}
     with pytest.raises(MessageError, match="'volatile'"):
         decode(Envelope(json.dumps(content).encode()), Result)
+
+
+@pytest.mark.parametrize("offset", range(0, 90, 7))
+@pytest.mark.parametrize("number", [10**308, -(10**308), 10**309, -(10**400)])
+def test_an_integer_beyond_a_double_is_refused_wherever_it_is(offset: int, number: int) -> None:
+    """CouchDB can't take it. Digits in a text are a text, and what a double holds is a number."""
+    sent = Result("web01", "a", "k", 1, "ok", "2026-01-31T08:00:00.000Z")
+    for before in ("x" * offset, [7] * offset):
+        envelope = encode(replace(sent, value={"a": before, "b": [number], "c": "9" * 2000}))
+        if abs(number) < 10**309:
+            assert decode(envelope, Result).value["b"] == [number]
+        else:
+            with pytest.raises(MessageError, match="beyond what a double holds"):
+                decode(envelope, Result)

@@ -15,7 +15,7 @@ from vogeler import registry
 from vogeler.errors import FormatError
 
 MAX_DEPTH = 200
-MAX_DIGITS = 1000
+MAX_DIGITS = 308  # of an integer: as many are within a double, whatever they are
 _SURROGATE_ESCAPE = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")
 
 

@@ -54,7 +54,7 @@ def _float(text: str) -> float:
 
 
 def _integer(text: str) -> int:
-    if len(text) > MAX_DIGITS:
+    if len(text.lstrip("-")) > MAX_DIGITS:
         raise FormatError(f"a number of {len(text)} digits; at most {MAX_DIGITS}", "print it as a text")
     return int(text)
 

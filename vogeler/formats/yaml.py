@@ -215,7 +215,7 @@ def _plain(event: Any, text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):
-        if len(text) > MAX_DIGITS:
+        if len(text.lstrip("+-")) > MAX_DIGITS:
             raise _refused(event, f"a number of {len(text)} digits; at most {MAX_DIGITS}", "print it as a text")
         return int(text)
     if _NOT_FINITE.fullmatch(text):
