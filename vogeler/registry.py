@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +24,7 @@ def names(package: str) -> list[str]:
     return sorted(file.stem for file in files if not file.stem.startswith("_"))
 
 
+@lru_cache(maxsize=None)  # what is not there is looked for again: a file may have been added
 def load(package: str, name: str, what: str) -> ModuleType:
     """Import ``package.name``; ``what`` ("transport", "result_format") is for the message.
 

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -33,6 +33,7 @@ UNFINISHED = "unfinished"  # accepted, and not done when the time was up
 _FINAL = frozenset({messages.STORED, messages.UNCHANGED, messages.FAILED, messages.UNAVAILABLE, messages.REFUSED})
 _DRAW_EVERY_S = 0.1
 _NAMES_AT_ONCE = 200  # in a command: every node that it is for reads them all
+_FEW_NODES = 200  # are asked for by name, not looked for among all
 _ASK_STORE_AFTER_S = 10.0  # without a receipt
 _ASKING_S = 1.0
 _CLOCKS_APART_S = 300.0  # at most, this machine's and the server's
@@ -166,7 +167,7 @@ class Runner:
 
         ``at`` and ``expires_at`` of the command are those of the moment it is sent.
         """
-        tally = Tally(expected_nodes(self._store.nodes(), command.targets))
+        tally = Tally(expected_nodes(self._known(command.targets), command.targets))
         with closing(self._connect()) as transport:
             receipts = transport.consume_receipts(command.id)
             if not self._send(command, transport):
@@ -182,6 +183,17 @@ class Runner:
         now_s = time.time()
         sent = replace(command, at=to_timestamp(now_s), expires_at=to_timestamp(now_s + self._limits.ttl_s))
         return transport.publish_command(encode(sent), targets.broadcast_keys(command.targets), self._limits.ttl_s)
+
+    def _known(self, meant: targets.Targets) -> Iterable[NodeSummary]:
+        """The nodes of the store that may be meant: where all of them are named, no others."""
+        names = targets.exact_names(meant)
+        others = meant is None or meant.get("groups") or names != set(meant.get("nodes", ()))
+        return self._store.nodes() if others else self._summaries(names)
+
+    def _summaries(self, names: Collection[str]) -> Iterable[NodeSummary]:
+        """Of these nodes, and maybe of others: a fleet has many."""
+        few = len(names) <= _FEW_NODES
+        return map(NodeSummary.of, self._store.statuses(names)) if few else self._store.nodes()
 
     def _listen_again(self, command: Command, tally: Tally, until: _Until) -> None:
         """The connection was lost, but the command is out: go on over new ones. The store tells what was missed."""
@@ -236,9 +248,11 @@ class Runner:
 
     def _ask_store(self, command: Command, tally: Tally, until_s: float) -> None:
         """Of the nodes that are missing, only those that were heard since can have answered."""
-        since = to_timestamp(time.time() - self._limits.timeout_s - command.splay_s - _CLOCKS_APART_S)
         missing = set(tally.missing())
-        heard = [n.node for n in self._store.nodes() if n.node in missing and (n.heard_at or "") >= since]
+        if not missing:
+            return
+        since = to_timestamp(time.time() - self._limits.timeout_s - command.splay_s - _CLOCKS_APART_S)
+        heard = [n.node for n in self._summaries(missing) if n.node in missing and (n.heard_at or "") >= since]
         for status in self._store.statuses(heard):
             node = status["_id"]
             key_of_ours = tally.answers[node].key if node in tally.answers else None

@@ -13,6 +13,8 @@ import pytest
 
 from tests.servers.processes import Fleet, wait_until
 from vogeler.errors import ExitCode
+from vogeler.messages import Command, now
+from vogeler.runner import Limits, Runner
 
 
 @pytest.fixture
@@ -47,6 +49,14 @@ def test_a_command_becomes_a_document_per_node_and_the_runner_ends_by_itself(run
     assert record["things"] == ["alpha", "beta"]
     assert record["system_name"] == record["_id"] == "web01"
     assert "@" in record["vogeler"]["keys"]["things"]["requested_by"]
+
+
+def test_of_nodes_that_have_all_answered_the_store_is_not_asked_again(running: Fleet) -> None:
+    with closing(running.store()) as store:  # in SQLite it answers no more once it is closed
+        runner = Runner(running.transport, store, Limits(), lambda tally: store.close())
+        tally = runner.run(Command("facts", "test", now(), {"nodes": ["web01", "db01"]}))
+    assert {row.node: row.stage for row in tally.rows()} == {"web01": "stored", "db01": "stored"}
+    assert all(row.heard_at for row in tally.rows())
 
 
 def test_what_has_not_changed_is_not_stored_again_and_what_has_is(running: Fleet) -> None:

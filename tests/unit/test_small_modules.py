@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -230,6 +231,17 @@ def test_the_registry_finds_by_name_and_suggests_for_a_slip() -> None:
         registry.load("vogeler.formats", "jsno", "result_format")
     assert "did you mean 'json'?" in str(caught.value.remedy)
     assert "yaml" in registry.names(formats.__name__)
+
+
+def test_a_module_that_is_added_later_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "added_later").mkdir()
+    (tmp_path / "added_later" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match="unknown kind 'one'"):
+        registry.load("added_later", "one", "kind")
+    (tmp_path / "added_later" / "one.py").touch()
+    assert registry.load("added_later", "one", "kind").__name__ == "added_later.one"
+    assert registry.load("added_later", "ones", "kind").__name__ == "added_later.one"
 
 
 @pytest.mark.parametrize("pattern", ["[" * 50_000, "[]" * 20_000, "*[" * 3_000, "*a" * 100 + "b", "*" * 100_000])

@@ -123,10 +123,10 @@ class Database:
             raise StoreError(reason, "check what this login may do in the database")
         return rows.conflicts
 
-    def pages(self, page: int, *path: str, **query: Any) -> Iterator[Document]:
-        """The rows of a view whose keys are all different, in pages that grow up to ``page``."""
+    def pages(self, page: int, *path: str, first: int = 2, **query: Any) -> Iterator[Document]:
+        """The rows of a view whose keys are all different, in pages that grow from ``first`` up to ``page``."""
         skip = 0
-        for limit in _pages.growing(page):
+        for limit in _pages.growing(page, first):
             rows = self._view(path, {**query, "limit": limit, "skip": skip})
             yield from rows
             if len(rows) < limit:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 
-def growing(most: int) -> Iterator[int]:
+def growing(most: int, first: int = 2) -> Iterator[int]:
     """2, 8, 32, ... up to ``most``: who needs one row reads few, who needs all reads them in few pages."""
-    size = 2
+    size = first
     while True:
         yield min(size, most)
         size = min(4 * size, most)

@@ -136,7 +136,8 @@ class CouchStore:
 
     def nodes(self) -> Iterator[NodeSummary]:
         """Every node, in CouchDB's order of names, read in pages."""
-        for row in self._status.database.pages(_PAGE, "_design", "vogeler", "_view", "nodes"):
+        view = ("_design", "vogeler", "_view", "nodes")
+        for row in self._status.database.pages(_PAGE, *view, first=_PAGE):  # whoever asks needs all
             yield NodeSummary.of({**row["value"], "_id": row["key"]})
 
     def history(self, node: str, key: str | None = None) -> Iterator[Document]:
