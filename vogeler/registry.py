@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -24,7 +24,7 @@ def names(package: str) -> list[str]:
     return sorted(file.stem for file in files if not file.stem.startswith("_"))
 
 
-@lru_cache(maxsize=None)  # what is not there is looked for again: a file may have been added
+@cache  # what is not there is looked for again: a file may have been added
 def load(package: str, name: str, what: str) -> ModuleType:
     """Import ``package.name``; ``what`` ("transport", "result_format") is for the message.
 

@@ -23,7 +23,8 @@ from vogeler import messaging, topology
 from vogeler.errors import TransportError, TransportUnavailable, UsageError, VogelerError
 from vogeler.messages import OMITTED, Result, encode, new_id, now
 from vogeler.messaging import Transport
-from vogeler.messaging._amqp_consumer import limited, properties_of
+from vogeler.messaging._amqp_answers import limited
+from vogeler.messaging._amqp_consumer import properties_of
 
 SECRET = "pa55/w@rd:é"
 SECRET_IN_URL = "pa55%2Fw%40rd%3A%C3%A9"
@@ -440,8 +441,8 @@ def test_a_broker_that_takes_a_message_and_never_confirms_it_is_given_up_and_sai
     transport: Transport, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As a quorum queue may do after it had no majority, while the heartbeats go on."""
-    monkeypatch.setattr("vogeler.messaging._amqp_consumer._TELL_AFTER_S", 0.2)
-    monkeypatch.setattr("vogeler.messaging._amqp_consumer._ANSWER_LIMIT_S", 0.5)
+    monkeypatch.setattr("vogeler.messaging._amqp_answers._TELL_AFTER_S", 0.2)
+    monkeypatch.setattr("vogeler.messaging._amqp_answers._ANSWER_LIMIT_S", 0.5)
     rabbitmq.pause()
     try:
         with pytest.raises(TransportUnavailable, match=r"no answer within 0\.5 s"):
@@ -455,7 +456,7 @@ def test_a_command_for_a_large_fleet_may_take_as_long_to_be_confirmed_as_it_is_v
     transport: Transport, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A queue for each node writes it to the disk first."""
-    monkeypatch.setattr("vogeler.messaging._amqp_consumer._ANSWER_LIMIT_S", 0.2)
+    monkeypatch.setattr("vogeler.messaging._amqp_answers._ANSWER_LIMIT_S", 0.2)
     rabbitmq.pause()
     try:
         with pytest.raises(TransportUnavailable, match=r"no answer within 1 s"):

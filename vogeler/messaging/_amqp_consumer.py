@@ -6,11 +6,11 @@ pika serves heartbeats and hands out deliveries only inside ``process_data_event
 
 from __future__ import annotations
 
-import logging
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any
 
@@ -18,17 +18,12 @@ from vogeler import topology
 from vogeler.errors import TransportError, TransportUnavailable
 from vogeler.messages import CONTENT_TYPE, Envelope
 from vogeler.messaging import Delivery
+from vogeler.messaging._amqp_answers import CLOSE_LIMIT_S, limited
 from vogeler.messaging._amqp_errors import translated
 from vogeler.messaging._amqp_pika import pika, pika_errors
 
-log = logging.getLogger(__name__)
-
 REASON_HEADER = "x-vogeler-reason"
 SOURCE_HEADER = "x-vogeler-source"
-CLOSE_LIMIT_S = 5.0
-_TELL_AFTER_S = 10.0
-_ANSWER_LIMIT_S = 20.0
-_SLOWEST_BYTES_A_SECOND = 10_000
 _SERVE_EVERY_S = 1.0
 # All headers must fit into one frame (128 KiB by default), the reason is one of them.
 _REASON_CHARACTERS = 4000
@@ -59,6 +54,7 @@ class AmqpConsumer:
         self._cancelled = False
         self._woken = False
         self._served_at = time.monotonic()
+        self._rings_at_s = math.inf  # when the timer is due that ends a wait
         with translated(where):
             self._channel = connection.channel()
             self._channel.add_on_cancel_callback(self._on_cancel)
@@ -102,7 +98,9 @@ class AmqpConsumer:
         with translated(self._where):
             if not self._connection.is_open:  # pika would raise a ValueError
                 raise pika_errors.ConnectionWrongStateError
-            self._connection.process_data_events(wait_s)
+            if wait_s > 0:
+                self._ring_within(wait_s)
+            self._connection.process_data_events(None if wait_s > 0 else 0)
         self._served_at = time.monotonic()
         self._check()
 
@@ -112,6 +110,16 @@ class AmqpConsumer:
         if self._channel.is_closed:
             reason = getattr(self._channel, "_closing_reason", None)
             raise TransportUnavailable(f"the broker at {self._where} closed the channel of {self._queue}: {reason}")
+
+    def _ring_within(self, wait_s: float) -> None:
+        """End the wait by then, maybe earlier: pika keeps a timer until it is due, so one serves for many waits."""
+        ring_at_s = time.monotonic() + wait_s
+        if ring_at_s < self._rings_at_s:
+            self._connection.call_later(wait_s, self._ring)
+            self._rings_at_s = ring_at_s
+
+    def _ring(self) -> None:
+        self._rings_at_s = math.inf
 
     def _on_delivery(self, _channel: Any, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
         headers = properties.headers or {}
@@ -181,57 +189,6 @@ def properties_of(envelope: Envelope, **more: Any) -> pika.BasicProperties:
         "delivery_mode": pika.DeliveryMode.Persistent.value,
     }
     return pika.BasicProperties(**{**described, **more})
-
-
-@contextmanager
-def limited(connection: pika.BlockingConnection, limit_s: float) -> Iterator[None]:
-    """Break the connection when what is done inside takes longer.
-
-    pika's ``close`` waits for the broker's answer until the heartbeat gives up. The calls are those that its own
-    heartbeat checker uses to end a connection.
-    """
-    impl = connection._impl
-
-    def give_up() -> None:
-        if impl._transport is not None:  # else it was lost while we were frozen, and pika is about to say so
-            impl._terminate_stream(pika_errors.StreamLostError(f"no answer within {limit_s:g} s"))
-
-    with _after(connection, limit_s, give_up):
-        yield
-
-
-@contextmanager
-def answered(
-    connection: pika.BlockingConnection, where: str, size_bytes: int = 0, least_s: float = 0.0
-) -> Iterator[None]:
-    """Say so when the broker takes long to answer what is done inside, and break the connection when it takes too long.
-
-    A quorum queue without a majority of its members answers nothing, and RabbitMQ (3.10) may never confirm what was
-    published meanwhile, while it goes on to serve the heartbeats. What is not confirmed can be sent again.
-    ``size_bytes``: of the message, which may have to go over a slow line first. ``least_s``: that is never too long.
-    """
-
-    def tell() -> None:
-        log.warning(
-            "the broker at %s has not answered for %g s; waiting (is it busy, or a majority of its members down?)",
-            where, _TELL_AFTER_S, extra={"event": "waiting"},
-        )  # fmt: skip
-
-    limit_s = max(_ANSWER_LIMIT_S, least_s) + size_bytes // _SLOWEST_BYTES_A_SECOND
-    with _after(connection, _TELL_AFTER_S, tell), limited(connection, limit_s):
-        yield
-
-
-@contextmanager
-def _after(connection: pika.BlockingConnection, delay_s: float, act: Callable[[], None]) -> Iterator[None]:
-    """Call ``act`` if what is done inside takes that long."""
-    impl = connection._impl
-    timer = impl._adapter_call_later(delay_s, act) if connection.is_open else None
-    try:
-        yield
-    finally:
-        if timer is not None and connection.is_open:
-            impl._adapter_remove_timeout(timer)
 
 
 def _first_death(deaths: object) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vogeler import tls
 from vogeler.errors import TransportError, TransportUnavailable, UsageError
 from vogeler.messaging._amqp_errors import translated
 from vogeler.messaging._amqp_pika import pika
+from vogeler.messaging._amqp_send import send_at_once
 from vogeler.registry import did_you_mean
 from vogeler.urls import Url
 
@@ -47,11 +48,13 @@ def _open(url: Url, timeout_s: float, name: str) -> pika.BlockingConnection:
     parameters = _parameters(url, timeout_s, name)
     with translated(str(url), "broker unreachable"):
         try:
-            return pika.BlockingConnection(parameters)
+            connection = pika.BlockingConnection(parameters)
         except ssl.SSLError:  # of which one is a ValueError, too
             raise
         except ValueError as error:  # pika's, for a socket that was reset as soon as it was connected
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from error
+    send_at_once(connection)
+    return connection
 
 
 def _parameters(url: Url, timeout_s: float, name: str) -> pika.ConnectionParameters:

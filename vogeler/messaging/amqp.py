@@ -15,7 +15,8 @@ from vogeler import topology
 from vogeler.errors import NodeNameTaken, TransportError, TransportUnavailable, UsageError
 from vogeler.messages import Envelope, new_id
 from vogeler.messaging import COMMANDS_PREFETCH, DEAD_PREFETCH, NODE_QUEUE_EXPIRES_S, SETUP_REMEDY, QueueDepth
-from vogeler.messaging._amqp_consumer import CLOSE_LIMIT_S, AmqpConsumer, answered, limited, properties_of
+from vogeler.messaging._amqp_answers import CLOSE_LIMIT_S, Answers, limited
+from vogeler.messaging._amqp_consumer import AmqpConsumer, properties_of
 from vogeler.messaging._amqp_errors import is_away, translated
 from vogeler.messaging._amqp_pika import pika, pika_errors
 from vogeler.messaging._amqp_results import ResultsConsumer
@@ -67,6 +68,7 @@ class AmqpTransport:
         self._connection = connection
         self._clustered = clustered
         self._where = str(url)
+        self._answers = Answers(connection, self._where)
         self._confirmed: Any = None
         self._unconfirmed: Any = None
 
@@ -132,7 +134,7 @@ class AmqpTransport:
 
     def _once(self, method: str, *args: Any, **options: Any) -> Any:
         """A call on a channel of its own: the broker closes the channel of whoever asks for what it refuses."""
-        with translated(self._where), answered(self._connection, self._where):
+        with translated(self._where), self._answers.awaited():
             channel = self._connection.channel()
             answer = getattr(channel, method)(*args, **options)
             channel.close()
@@ -233,7 +235,7 @@ class AmqpTransport:
         return AmqpConsumer(self._connection, self._where, queue, self._publish_safely, *dead_route)
 
     def _started(self, consumer: AmqpConsumer, prefetch: int) -> AmqpConsumer:
-        with translated(self._where), answered(self._connection, self._where):
+        with translated(self._where), self._answers.awaited():
             consumer.start(prefetch)
         return consumer
 
@@ -253,7 +255,7 @@ class AmqpTransport:
         """Before it is confirmed thousands of queues write it to the disk, which may take as long as it is valid."""
         properties = properties_of(envelope, expiration=expiration, headers={"CC": list(keys[1:])})
         try:
-            with translated(self._where), answered(self._connection, self._where, least_s=ttl_s):
+            with translated(self._where), self._answers.awaited(least_s=ttl_s):
                 self._confirming().basic_publish(
                     topology.BROADCAST_EXCHANGE, keys[0], envelope.body, properties, mandatory=True
                 )
@@ -279,7 +281,7 @@ class AmqpTransport:
 
     def _publish_safely(self, exchange: str, key: str, body: bytes, properties: pika.BasicProperties) -> None:
         try:
-            with translated(self._where), answered(self._connection, self._where, len(body)):
+            with translated(self._where), self._answers.awaited(len(body)):
                 self._confirming().basic_publish(exchange, key, body, properties, mandatory=True)
         except TransportError as error:
             if isinstance(error.__cause__, pika_errors.UnroutableError):
