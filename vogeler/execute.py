@@ -196,18 +196,27 @@ def _program(plugin: Plugin) -> str:
 
 def _identity(user: str | None) -> tuple[dict[str, Any], str]:
     """What Popen needs to become ``user``, and the home directory. None, or who runs now: stay."""
+    if user is None:
+        return {}, _own_home()
     try:
-        entry = pwd.getpwuid(os.geteuid()) if user is None else pwd.getpwnam(user)
+        entry = pwd.getpwnam(user)
     except KeyError:
-        if user is None:  # a container may run under a number that has no name
-            return {}, os.environ.get("HOME", "/")
         raise PluginError(f"no user {user!r} on this node, and the plugin is to run as that user") from None
-    if user is None or entry.pw_uid == os.geteuid():
-        return {}, os.environ.get("HOME", entry.pw_dir)
+    if entry.pw_uid == os.geteuid():
+        return {}, _own_home()
     if os.geteuid() != 0:
         raise PluginError(f"only root can run a plugin as {user!r}: run the client as root, or as {user!r}")
     groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}, entry.pw_dir
+
+
+def _own_home() -> str:
+    if "HOME" in os.environ:
+        return os.environ["HOME"]
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:  # a container may run under a number that has no name
+        return "/"
 
 
 def _environment(plugin: Plugin, home: str) -> dict[str, str]:

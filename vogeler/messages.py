@@ -14,7 +14,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar, Union, overload
 
 from vogeler.errors import MessageError
@@ -305,6 +305,7 @@ Message = Union[Command, Result, Heartbeat, Receipt]
 First = TypeVar("First", bound=Message)
 Second = TypeVar("Second", bound=Message)
 _TYPES: dict[str, type[Message]] = {cls.TYPE: cls for cls in (Command, Result, Heartbeat, Receipt)}
+_FIELDS: dict[type[Message], dict[str, Field[Any]]] = {cls: {f.name: f for f in fields(cls)} for cls in _TYPES.values()}
 
 
 def canonical_json(value: object) -> str:
@@ -378,7 +379,7 @@ def _message(content: dict[str, Any], expected: tuple[type[Any], ...]) -> Any:
     cls = _TYPES.get(str(content.get("type")))
     if cls is None or cls not in expected:
         raise MessageError(f"a message of type {content.get('type')!r} does not belong here", content)
-    known = {f.name: f for f in fields(cls)}
+    known = _FIELDS[cls]
     for name in content.keys() - known.keys() - {"v", "type"}:
         raise MessageError(f"unknown field {name!r} in a {cls.TYPE}: sent by a later version?", content)
     for name, spec in known.items():

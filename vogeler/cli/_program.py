@@ -6,6 +6,7 @@ Whatever is imported here, and by the modules that show ``--help``, every comman
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import os
 import sys
@@ -83,6 +84,8 @@ def guarded(program: str, main: Callable[[], int]) -> int:
         complain(program, VogelerError(f"{error.filename or 'input or output'}: {error.strerror or error}"))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a full disk would be told again at exit
         return int(ExitCode.INTERNAL)
+    finally:
+        gc.freeze()  # the interpreter would go through everything once more before it ends
 
 
 def _open_standard_streams() -> None:
