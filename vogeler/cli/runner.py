@@ -52,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
+    from threading import Thread
+
     from vogeler import messaging, persistence, targets
     from vogeler.cli._log import start_logging
     from vogeler.cli._progress import Progress
@@ -66,6 +68,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     where = _where(arguments.nodes)
     meant = targets.parse(arguments.nodes) if where is None else None
     ttl_s = (settings.timeout if settings.ttl is None else settings.ttl) + settings.splay
+    Thread(target=messaging.prepare, args=[settings.qhost], daemon=True).start()  # while the store lists its nodes
     with closing(persistence.connect(settings.dbhost, settings.dbpassword or None, settings.store_timeout)) as store:
         command = Command(
             alias=arguments.command,

@@ -9,10 +9,13 @@ delivered again, to whoever consumes next.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Protocol
 
 from vogeler import registry, urls
+from vogeler.errors import UsageError
 from vogeler.messages import Envelope
 
 NODE_QUEUE_EXPIRES_S = 7 * 86400.0  # a node's queue goes, with its messages, when nobody consumed it for so long
@@ -120,6 +123,15 @@ def connect(qhost: str, password: str | None = None, timeout_s: float = 10.0, na
     TransportUnavailable.
     """
     cluster = urls.parse_many(qhost, password)
-    module = registry.load(__name__, cluster[0].scheme, "broker URL scheme")
-    transport: Transport = module.connect(cluster, timeout_s, name)
+    transport: Transport = _module(cluster).connect(cluster, timeout_s, name)
     return transport
+
+
+def prepare(qhost: str) -> None:
+    """Import what ``connect`` needs. From any thread; what is wrong with the URL is for ``connect`` to say."""
+    with suppress(UsageError):
+        _module(urls.parse_many(qhost))
+
+
+def _module(cluster: tuple[urls.Url, ...]) -> ModuleType:
+    return registry.load(__name__, cluster[0].scheme, "broker URL scheme")
