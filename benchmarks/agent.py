@@ -15,10 +15,8 @@ import re
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
@@ -28,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import psutil
 
+from benchmarks.installed import ROOT, environment, install
 from tests.servers.processes import Daemon, wait_until
 from tests.servers.rabbitmq import RabbitMQ, running_rabbitmq
 from vogeler import messaging
@@ -36,7 +35,6 @@ from vogeler.messaging import Transport
 from vogeler.topology import node_key
 from vogeler.units import to_timestamp
 
-ROOT = Path(__file__).resolve().parent.parent
 UNIT = ROOT / "etc/systemd/vogeler-client.service"
 NODE = "bench"
 BURST = 200
@@ -66,28 +64,20 @@ while True:
 FLOOR = "python -c pass"
 IMPORTS = "import vogeler.{0}.client, vogeler.{0}._daemon, vogeler.{0}._log, vogeler.client, vogeler.messaging.{1}"
 Took = tuple[float, float]  # seconds, and of them on a processor: what else the machine does matters less to these
-SCRIPT = "#!{python}\nimport sys\nfrom vogeler.cli.{program} import main\nsys.exit(main())\n"
 
 
 class Place:
-    """An environment as pip makes it, without what an editable install adds to the start of every Python."""
+    """Installed commands, a plugin, and what they need to know."""
 
     def __init__(self, folder: Path, plugin: str, dbhost: str | None, unit: bool) -> None:
         """``unit``: with the environment that the client's unit sets, for the client and the floor of its memory."""
         self._folder = folder
-        venv.create(folder / "venv")
-        self.python = str(folder / "venv/bin/python")
-        for site in (folder / "venv").glob("lib/*/site-packages"):
-            (site / "vogeler.pth").write_text(f"{ROOT}\n{sysconfig.get_path('purelib')}\n")
-        for program in ("client", "server", "runner", "admin"):
-            script = Path(self.command(program))
-            script.write_text(SCRIPT.format(python=self.python, program=program))
-            script.chmod(0o755)
+        self._commands = install(folder / "venv")
+        self.python = str(self._commands / "python")
         self._plugins = folder / "plugins"
         self._plugins.mkdir()
         (self._plugins / "collect.cfg").write_text(COLLECT.format(command=plugin))
-        left_out = ("VOGELER_", "PYTHONDONTWRITEBYTECODE")  # without .pyc files every start would compile
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+        self.environment = environment()
         self.environment["VOGELER_LOGFORMAT"] = "json"
         self.environment["VOGELER_DBHOST"] = dbhost or f"sqlite://{folder}/vogeler.db"
         self._unit = dict(re.findall(r"^Environment=(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE)) if unit else {}
@@ -95,7 +85,7 @@ class Place:
 
     def command(self, program: str) -> str:
         """The path of ``vogeler-PROGRAM``."""
-        return str(self._folder / f"venv/bin/vogeler-{program}")
+        return str(self._commands / f"vogeler-{program}")
 
     @contextmanager
     def client(self, qhost: str, node: str) -> Iterator[Daemon]:

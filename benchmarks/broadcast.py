@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import psutil
 
 from benchmarks import engines
+from benchmarks.installed import install
 from benchmarks.parts import Parts
 from benchmarks.progress import show
 from tests.servers.processes import Daemon, Fleet
@@ -80,14 +81,14 @@ def main() -> None:
 
 def measure(on: engines.Engines, folder: Path, arguments: argparse.Namespace) -> None:
     """Rounds of: bare runs, a broadcast that changes every record, one that changes none."""
-    install(folder, 0)
+    list_packages(folder, 0)
     plugin = ["dpkg-query", f"--admindir={folder}", "-W"]
     size_bytes = len(subprocess.run(plugin, capture_output=True, check=True).stdout)
     with started(on, folder, plugin, arguments) as (fleet, parts, clients):
         rounds = []
         for number in range(arguments.rounds + 1):
             floor = bare(plugin, len(clients))
-            install(fleet.directory, number)
+            list_packages(fleet.directory, number)
             rounds.append(Round(floor, *(broadcast(fleet, parts, len(clients)) for _ in range(2))))
             show(f"round {number} of {arguments.rounds}")
         show("")
@@ -100,7 +101,8 @@ def started(
     on: engines.Engines, folder: Path, plugin: list[str], arguments: argparse.Namespace
 ) -> Iterator[tuple[Fleet, Parts, list[Daemon]]]:
     """Servers and clients, known to the store."""
-    fleet, parts = Fleet(on.qhost, on.dbhost, folder), Parts()
+    fleet, parts = Fleet(on.qhost, on.dbhost, folder, install(folder / "venv")), Parts()
+    fleet.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # without .pyc files every start would compile
     parts.add("broker", on.broker_pid)
     parts.add("store", on.store_pid)
     fleet.plugin("collect", shlex.join(plugin))
@@ -121,7 +123,7 @@ def started(
         fleet.stop()
 
 
-def install(folder: Path, number: int) -> None:
+def list_packages(folder: Path, number: int) -> None:
     """This machine's list of packages, and one more."""
     about = f"Package: benchmark\nStatus: install ok installed\nArchitecture: all\nVersion: {number}\n"
     text = Path("/var/lib/dpkg/status").read_text(encoding="utf-8")

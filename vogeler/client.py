@@ -41,7 +41,7 @@ from vogeler.units import parse_timestamp, to_timestamp
 log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 30.0
-_REMEMBERED_RUNS = 1000
+_REMEMBERED_RUNS = 250  # a broker delivers again what was not acked, and that is few: COMMANDS_PREFETCH
 _DEFAULT_SPLAY_S = 300.0
 
 

@@ -84,8 +84,8 @@ class Daemon:
 class Fleet:
     """Processes that share a broker, a store and a folder of plugins."""
 
-    def __init__(self, qhost: str, dbhost: str, directory: Path):
-        self.qhost, self.dbhost, self.directory = qhost, dbhost, directory
+    def __init__(self, qhost: str, dbhost: str, directory: Path, commands: Path = COMMANDS):
+        self.qhost, self.dbhost, self.directory, self.commands = qhost, dbhost, directory, commands
         self.plugins = directory / "plugins"
         self.plugins.mkdir()
         self.daemons: list[Daemon] = []
@@ -109,7 +109,7 @@ class Fleet:
     def _start(self, program: str, *flags: str, environment: Mapping[str, str]) -> Daemon:
         log = self.directory / f"{program}-{len(self.daemons)}.log"
         environment = {**self.environment, **environment}
-        daemon = Daemon([*self.prefix, str(COMMANDS / f"vogeler-{program}"), *flags], environment, log)
+        daemon = Daemon([*self.prefix, str(self.commands / f"vogeler-{program}"), *flags], environment, log)
         self.daemons.append(daemon)
         return daemon
 
@@ -120,13 +120,13 @@ class Fleet:
         return self._run("admin", *arguments)
 
     def start_runner(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [*self.prefix, str(COMMANDS / "vogeler-runner"), *arguments]
+        command = [*self.prefix, str(self.commands / "vogeler-runner"), *arguments]
         return subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(COMMANDS / f"vogeler-{program}"), *arguments]
+        command = [str(self.commands / f"vogeler-{program}"), *arguments]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
 
     def ask(self, *arguments: str) -> dict[str, dict[str, Any]]:
