@@ -213,7 +213,7 @@ class AmqpTransport:
     def consume_results(self, prefetch: int) -> AmqpConsumer:
         """Results and heartbeats, shared with every other server."""
         consumer = ResultsConsumer(self._connection, self._where, topology.RESULTS_QUEUE, self._publish_safely)
-        with translated(self._where), answered(self._connection, self._where):
+        with translated(self._where), self._answers.awaited():
             consumer.begin(prefetch, self._once, self._passive)
         return consumer
 
