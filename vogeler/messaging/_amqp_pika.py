@@ -18,11 +18,8 @@ sys.modules.setdefault(_ADAPTER, _stands_in)
 import pika  # type: ignore[import-untyped]  # noqa: E402 - with what is above; pika has no type information
 from pika import exceptions as pika_errors  # noqa: E402
 from pika.adapters.utils.connection_workflow import AMQPConnectorException  # type: ignore[import-untyped]  # noqa: E402
-from pika.adapters.utils.io_services_utils import (  # type: ignore[import-untyped]  # noqa: E402
-    _AsyncPlaintextTransport as PlaintextTransport,
-)
 
 if sys.modules[_ADAPTER] is _stands_in:
     del sys.modules[_ADAPTER]  # whoever wants the real one gets it
 
-__all__ = ["AMQPConnectorException", "PlaintextTransport", "pika", "pika_errors"]
+__all__ = ["AMQPConnectorException", "pika", "pika_errors"]
