@@ -27,16 +27,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from vogeler import __version__, messages, targets
 from vogeler.backoff import Backoff, keep_trying
 from vogeler.errors import MessageError, MessageTooLarge, NodeNameTaken, UsageError, VogelerError
 from vogeler.execute import Collected, collect
-from vogeler.messages import OMITTED, Command, Envelope, Heartbeat, Receipt, Result, decode, digest_of, encode
+from vogeler.gate import Gate
+from vogeler.messages import OMITTED, Command, Decision, Envelope, Heartbeat, Receipt, Result, decode, digest_of, encode
 from vogeler.messaging import Consumer, Delivery, Transport
 from vogeler.plugins import Loaded, Plugin, unavailable_reason
 from vogeler.units import parse_timestamp, to_timestamp
+
+if TYPE_CHECKING:
+    from vogeler.signing import PublicKey
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +60,7 @@ class Job:
     run: str | None = None
     requested_by: str | None = None
     full: bool = False  # the value is to be sent, whether it has changed or not
+    key: str | None = None  # the id of the key that the command is signed with
     delivery: Delivery | None = None  # the latest: after a reconnection the broker delivers it again
 
 
@@ -74,12 +79,15 @@ class Options:
 
 # Of a command: a run asks a node twice where it wants the value in full after all.
 _Name = tuple[str, bool]
+# Of a command: its id, the alias, who asks, and the id of the key.
+_Asked = tuple[str, str, str, Optional[str]]
 
 
 class Client:
     """One node's agent. ``run`` blocks; ``stop`` and ``reload`` may be called from any thread.
 
-    ``collect`` runs a plugin, in a thread of the pool; a node that is simulated has another one.
+    ``collect`` runs a plugin, in a thread of the pool; a node that is simulated has another one. ``gate`` decides
+    which commands are let in; ``sign`` is done to all that is for the server; ``audit`` is told of every command.
     """
 
     def __init__(
@@ -88,11 +96,17 @@ class Client:
         load_plugins: Callable[[], Loaded],
         connect: Callable[[], Transport],
         collect: Callable[[Plugin, threading.Event], Collected] = collect,
+        gate: Gate | None = None,
+        sign: Callable[[Envelope], Envelope] = lambda envelope: envelope,
+        audit: Callable[[dict[str, Any]], None] = lambda entry: None,
     ):
         self._options = options
         self._load_plugins = load_plugins
         self._connect = connect
         self._collect = collect
+        self._gate = gate or Gate()
+        self._sign = sign
+        self._audit = audit
         self._plugins = load_plugins()
         self._started_at = messages.now()
         self._stopping = threading.Event()
@@ -199,38 +213,67 @@ class Client:
             return
         if not targets.matches(command.targets, self._options.node, self._options.groups):
             consumer.ack([delivery])
-        elif _name_of(command) in self._by_command:
+            return
+        try:
+            key = self._gate.check(command, delivery.envelope)
+        except MessageError as error:
+            self._turn_away(command, None, messages.REFUSED, error.message, transport)
+            consumer.ack([delivery])
+            return
+        if _name_of(command) in self._by_command:
             self._by_command[_name_of(command)].delivery = delivery
-        elif _name_of(command) in self._answered:
+        elif _name_of(command) in self._answered or self._gate.is_done(command):
+            log.info("%s came again", command.id, extra={"event": "repeated", "run": command.id})
+            self._decided(transport, messages.REPEATED, _asked(command, key))
             consumer.ack([delivery])
         else:
-            self._answer(command, delivery, transport, consumer)
+            self._answer(command, key, delivery, transport, consumer)
 
-    def _answer(self, command: Command, delivery: Delivery, transport: Transport, consumer: Consumer) -> None:
+    def _turn_away(
+        self, command: Command, key: PublicKey | None, stage: str, reason: str | None, transport: Transport
+    ) -> None:
+        self._receipt(transport, command.id, stage, {"reason": reason})
+        self._decided(transport, stage, _asked(command, key), reason)
+        log.info("%s %s from %s: %s", stage, command.alias, command.requested_by, reason, extra={"event": stage})
+
+    def _decided(self, transport: Transport, stage: str, asked: _Asked, reason: str | None = None) -> None:
+        """Into this node's audit log, and to the server. That a command was accepted, its result tells the server."""
+        decision = Decision(self._options.node, *asked[:3], stage, reason and reason[:1000], asked[3])
+        if stage != messages.ACCEPTED:
+            transport.publish_result(self._sign(encode(decision)), self._options.node)
+        self._audit({name: value for name, value in vars(decision).items() if name != "id"})
+
+    def _answer(
+        self, command: Command, key: PublicKey | None, delivery: Delivery, transport: Transport, consumer: Consumer
+    ) -> None:
         plugin = self._plugins.find(command.alias)
-        stage, reason = self._refusal(command, plugin)
+        stage, reason = self._refusal(command, key, plugin)
         if plugin is None or stage != messages.ACCEPTED:
-            self._receipt(transport, command.id, stage, {"reason": reason})
+            self._turn_away(command, key, stage, reason, transport)
             consumer.ack([delivery])
-            log.info("%s %s from %s: %s", stage, command.alias, command.requested_by, reason, extra={"event": stage})
             return
         delay_s = command.splay_s * _fraction(self._options.node + command.id)
         due_s = time.monotonic() + delay_s
         asked = (command.id, command.requested_by, command.full)
-        job = Job(plugin, command.alias, due_s, command.expires_at, *asked, delivery)
+        job = Job(plugin, command.alias, due_s, command.expires_at, *asked, _asked(command, key)[3], delivery)
         self._by_command[_name_of(command)] = job
         self._waiting.append(job)
         detail = {"key": plugin.key, "timeout_s": plugin.timeout_s, "splay_s": round(delay_s, 3)}
+        self._decided(transport, stage, _asked(command, key))
         self._receipt(transport, command.id, stage, detail)
         log.info("accepted %s from %s", command.alias, command.requested_by, extra={"event": stage, "run": command.id})
 
-    def _refusal(self, command: Command, plugin: Plugin | None) -> tuple[str, str | None]:
+    def _refusal(self, command: Command, key: PublicKey | None, plugin: Plugin | None) -> tuple[str, str | None]:
         now_s = time.time()
         here = f"this node's clock says {to_timestamp(now_s)}"
         if parse_timestamp(command.expires_at) < now_s:
             return messages.REFUSED, _expired(command.expires_at)
         if parse_timestamp(command.at) > now_s + self._options.clock_skew_s:
             return messages.REFUSED, f"sent in the future, at {command.at}; {here}: compare the clocks"
+        names = () if plugin is None else tuple(filter(None, (plugin.name, plugin.alias)))
+        denial = self._gate.denial(command, key, names, self._options.node)
+        if denial is not None:
+            return messages.REFUSED, denial
         if plugin is None:
             return messages.UNAVAILABLE, _unknown(self._plugins, command.alias)
         return messages.ACCEPTED, None
@@ -243,6 +286,7 @@ class Client:
             messages.check_id(run)
             self._receipt(transport, str(run), messages.REFUSED, {"reason": error.message})
         consumer.dead_letter(delivery, error.message)
+        self._audit({"node": self._options.node, "stage": "unreadable", "reason": error.message, "at": messages.now()})
         log.warning("a command can't be read: %s", error, extra={"event": "dead_letter"})
 
     def _receipt(self, transport: Transport, run: str, stage: str, detail: dict[str, Any]) -> None:
@@ -257,14 +301,23 @@ class Client:
         for job in sorted(self._waiting, key=lambda job: job.due_s):
             if job.due_s > now_s or len(self._running) >= self._options.workers:
                 break
-            self._waiting.remove(job)
-            if job.expires_at is not None and parse_timestamp(job.expires_at) < time.time():
-                reason = f"{_expired(job.expires_at)}: {self._options.workers} plugins were running before it"
+            reason = self._too_late(job)
+            if reason is not None:  # it waits on until this is told: the connection may be lost meanwhile
+                asked = (str(job.run), job.alias, str(job.requested_by), job.key)
                 self._receipt(transport, str(job.run), messages.REFUSED, {"reason": reason})
+                self._decided(transport, messages.REFUSED, asked, reason)
+                self._waiting.remove(job)
                 self._settle(job, consumer)
             else:
+                self._waiting.remove(job)
                 self._running[id(job)] = job
                 self._pool.submit(self._run_plugin, job)
+
+    def _too_late(self, job: Job) -> str | None:
+        """Why what was accepted is not begun any more, if so."""
+        if job.expires_at is not None and parse_timestamp(job.expires_at) < time.time():
+            return f"{_expired(job.expires_at)}: {self._options.workers} plugins were running before it"
+        return None if job.delivery is None else self._gate.objection(job.delivery.envelope)
 
     def _run_plugin(self, job: Job) -> None:
         """In a thread of the pool. Whatever goes wrong in here must not leave the job unanswered."""
@@ -286,7 +339,7 @@ class Client:
         while self._outbox:
             job, envelope = self._outbox[0]
             try:
-                transport.publish_result(envelope, self._options.node)
+                transport.publish_result(self._sign(envelope), self._options.node)
             except MessageTooLarge as error:
                 self._outbox[0] = (job, self._too_large(decode(envelope, Result), error))
                 raise
@@ -296,6 +349,8 @@ class Client:
 
     def _settle(self, job: Job, consumer: Consumer) -> None:
         name = (str(job.run), job.full)
+        if job.expires_at is not None:
+            self._gate.done(*name, job.expires_at)
         del self._by_command[name]
         self._answered[name] = None
         if len(self._answered) > _REMEMBERED_RUNS:
@@ -393,7 +448,8 @@ class Client:
 
     def _beat_if_due(self, transport: Transport) -> None:
         if time.monotonic() >= self._next_beat_s:
-            transport.publish_result(encode(Heartbeat(self._options.node, self._agent())), self._options.node)
+            beat = encode(Heartbeat(self._options.node, self._agent()))
+            transport.publish_result(self._sign(beat), self._options.node)
             jitter = random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
             self._next_beat_s = time.monotonic() + self._options.heartbeat_s * jitter
 
@@ -408,6 +464,10 @@ class Client:
 
 def _name_of(command: Command) -> _Name:
     return command.id, command.full
+
+
+def _asked(command: Command, key: PublicKey | None) -> _Asked:
+    return command.id, command.alias, command.requested_by, None if key is None else key.id
 
 
 def _expired(expires_at: str) -> str:

@@ -65,6 +65,10 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
+def _path(text: str) -> Path:
+    return Path(text)
+
+
 def _waiting(text: str) -> float:
     """A duration that something is waited for: not nothing."""
     seconds = parse_duration(text)
@@ -96,7 +100,7 @@ def _choice(*words: str) -> Callable[[str], str]:
 
 
 # What an empty text means, where that is the default.
-_NOTHING: dict[Callable[[str], Any], Any] = {_names: (), _groups: (), _folder: None, parse_duration: None}
+_NOTHING: dict[Callable[[str], Any], Any] = {_names: (), _groups: (), _folder: None, _path: None, parse_duration: None}
 
 
 class Setting:
@@ -140,6 +144,19 @@ class Settings:
         "30s", _waiting, "how long to wait for the store to answer", ("server", "runner", "admin")
     )
 
+    signing_key: Path | None = _setting(
+        "",
+        _path,
+        "file with the private key that a runner signs commands with, and a client results; empty: unsigned",
+        ("client", "runner", "admin"),
+    )
+    trusted_keys: Path | None = _setting(
+        "",
+        _path,
+        "file with the public keys whose commands a client takes, or whose results a server; empty: all",
+        ("client", "server", "admin"),
+    )
+
     node: str = _setting("", _node, "this node's name; empty: the full host name", ("client",))
     plugins: tuple[str, ...] = _setting(
         "", _names, "directories with plugin files; a later one overrides an earlier one", ("client",)
@@ -155,6 +172,15 @@ class Settings:
     heartbeat: float = _setting("60s", _beat, "how often a client says that it is there", ("client",))
     full_every: float = _setting(
         "6h", parse_duration, "how often a value that has not changed is sent all the same", ("client",)
+    )
+    state: Path = _setting(
+        "", _path, "folder for what a client must know after a restart; empty: where the local engines are", ("client",)
+    )
+    policy: Path | None = _setting(
+        "", _path, "file with the rules who may ask this node for which alias; empty: everybody for all", ("client",)
+    )
+    audit_log: Path | None = _setting(
+        "", _path, "file that gets a JSON line for every command that came to this node; empty: none", ("client",)
     )
     workers: int = _setting("4", _count, "how many plugins may run at once on a node", ("client",))
     clock_skew: float = _setting(
@@ -172,6 +198,7 @@ class Settings:
         "90d", parse_duration, "how long changes stay in the history, besides history_versions", ("server",)
     )
     history_versions: int = _setting("10", _count, "how many changes of each key always stay", ("server",))
+    audit_keep: float = _setting("90d", parse_duration, "how long it is known who asked what of whom", ("server",))
     retention_check: float = _setting(
         "1h", parse_duration, "how often a server looks for history and nodes that have had their time", ("server",)
     )
@@ -352,6 +379,8 @@ def _computed(program: str, parsed: Mapping[str, Any]) -> dict[str, Any]:
     if program == "client" and not parsed["redact_key"]:
         with suppress(ConfigError):  # a user without a home directory has to name one, if one is needed
             computed["redact_key"] = str(state_directory() / "redact.key")
+    if program == "client" and parsed["trusted_keys"] and not parsed["state"]:
+        computed["state"] = state_directory()
     if not parsed["plugins"]:
         computed["plugins"] = tuple(map(str, shipped("plugins", Path("/etc/vogeler/plugins"))))
     return computed

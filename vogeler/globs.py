@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 
 _SPECIAL = re.compile(r"[*?\[]")
@@ -28,6 +28,12 @@ def matcher(*patterns: str) -> Callable[[str], object]:
     """
     translated = [text for text in map(_translated, patterns) if _is_right(text)]
     return re.compile("|".join(translated) or "(?!)").match
+
+
+def any_matches(patterns: Collection[str], texts: Collection[str]) -> bool:
+    """Whether any of the texts matches any of the patterns."""
+    is_meant = matcher(*patterns)
+    return any(is_meant(text) for text in texts)
 
 
 def _translated(pattern: str) -> str:

@@ -1,4 +1,4 @@
-"""The four messages on the wire: command, result, heartbeat, receipt. Encode, decode, check.
+"""The messages on the wire: command, result, heartbeat, decision, receipt. Encode, decode, check.
 
 JSON in UTF-8, protocol version 1, described field by field in docs/formats.rst. A field that
 is not known here makes the message refused, not half understood: a later version may have put a
@@ -31,6 +31,10 @@ ACCEPTED, STORED, UNCHANGED, FAILED = "accepted", "stored", "unchanged", "failed
 UNAVAILABLE, REFUSED = "unavailable", "refused"
 STAGES = (ACCEPTED, STORED, UNCHANGED, FAILED, UNAVAILABLE, REFUSED)
 
+# What a client decides about a command. Repeated: it was done before, and is not done again.
+REPEATED = "repeated"
+DECISIONS = (ACCEPTED, UNAVAILABLE, REFUSED, REPEATED)
+
 # How a plugin ended. Only OK changes the record.
 OK, TIMEOUT, TOO_LARGE, UNPARSABLE = "ok", "timeout", "too_large", "unparsable"
 STATUSES = (OK, FAILED, TIMEOUT, TOO_LARGE, UNPARSABLE, UNAVAILABLE)
@@ -54,12 +58,13 @@ OMITTED: Any = _Omitted()
 
 @dataclass(frozen=True)
 class Envelope:
-    """What a transport carries: the bytes and the headers that describe them."""
+    """What a transport carries: the bytes and the headers that describe them. ``signature``: as in signing.py."""
 
     body: bytes
     content_encoding: str | None = None
     message_id: str = ""
     type: str = ""
+    signature: str | None = None
 
     @property
     def unpacked_bytes(self) -> int:
@@ -260,6 +265,26 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """Client → server: what became of a command that was not run. Of one that was, the result tells.
+
+    ``key``: the id of the key that it is signed with, where that was looked at and is trusted.
+    """
+
+    TYPE: ClassVar[str] = "decision"
+
+    node: str = _checked(check_node_name)
+    run: str = _checked(check_id)
+    alias: str = _checked(_text)
+    requested_by: str = _checked(_text)
+    stage: str = _checked(_one_of(DECISIONS))
+    reason: str | None = _checked(_or_null(_text), default=None)
+    key: str | None = _checked(_or_null(_text), default=None)
+    id: str = _checked(check_id, default_factory=new_id)
+    at: str = _checked(_time, default_factory=now)
+
+
+@dataclass(frozen=True)
 class Receipt:
     """Client, server → runner: how far a run has come on one node.
 
@@ -301,10 +326,11 @@ class Known:
             del self._marks[next(iter(self._marks))]
 
 
-Message = Union[Command, Result, Heartbeat, Receipt]
+Message = Union[Command, Result, Heartbeat, Decision, Receipt]
 First = TypeVar("First", bound=Message)
 Second = TypeVar("Second", bound=Message)
-_TYPES: dict[str, type[Message]] = {cls.TYPE: cls for cls in (Command, Result, Heartbeat, Receipt)}
+Third = TypeVar("Third", bound=Message)
+_TYPES: dict[str, type[Message]] = {cls.TYPE: cls for cls in (Command, Result, Heartbeat, Decision, Receipt)}
 _FIELDS: dict[type[Message], dict[str, Field[Any]]] = {cls: {f.name: f for f in fields(cls)} for cls in _TYPES.values()}
 
 
@@ -354,6 +380,10 @@ def encode(message: Message) -> Envelope:
 def decode(envelope: Envelope, expected: type[First], /) -> First: ...
 @overload
 def decode(envelope: Envelope, expected: type[First], other: type[Second], /) -> First | Second: ...
+@overload
+def decode(
+    envelope: Envelope, expected: type[First], other: type[Second], third: type[Third], /
+) -> First | Second | Third: ...
 def decode(envelope: Envelope, *expected: type[Any]) -> Any:
     """The message in an envelope, checked field by field, of one of the ``expected`` types.
 
@@ -362,9 +392,10 @@ def decode(envelope: Envelope, *expected: type[Any]) -> Any:
     return _message(_read(_unpacked(envelope)), expected)
 
 
-def decode_stored(envelope: Envelope, known: Known) -> Result | Heartbeat:
+def decode_stored(envelope: Envelope, known: Known) -> Result | Heartbeat | Decision:
     """As ``decode``, for who stores it: a value that is ``known`` is not read, but is an Unread."""
-    message: Result | Heartbeat = _message(_read_lazily(_unpacked(envelope), known), (Result, Heartbeat))
+    content = _read_lazily(_unpacked(envelope), known)
+    message: Result | Heartbeat | Decision = _message(content, (Result, Heartbeat, Decision))
     return message
 
 

@@ -30,6 +30,7 @@ class Limits:
     versions: int = 10
     check_every_s: float = 3600.0
     decommission_s: float | None = None
+    audit_keep_s: float = 90 * 86400.0
 
 
 class Recurring:
@@ -101,12 +102,14 @@ class Housekeeping:
 
     def _check(self) -> Iterator[None]:
         yield from self._prune()
+        for _ in self._store.prune_audit(_ago(self._limits.audit_keep_s), _STEP):
+            yield
         if self._absentees is not None:
             yield
             yield from self._decommission(self._absentees)
 
     def _prune(self) -> Iterator[None]:
-        before, pruned = to_timestamp(max(0.0, time.time() - self._limits.keep_s)), 0
+        before, pruned = _ago(self._limits.keep_s), 0
         for removed in self._store.prune(before, self._limits.versions, _STEP):
             pruned += removed
             yield
@@ -128,3 +131,7 @@ class Housekeeping:
         status = self._store.status(node) or {}  # it may have spoken while the check went on
         if status.get("heard_at") == heard_at and self._store.forget(node, "retention", messages.now()):
             log.info("forgot %s, last heard %s", node, heard_at, extra={"event": "forgotten", "node": node})
+
+
+def _ago(duration_s: float) -> str:
+    return to_timestamp(max(0.0, time.time() - duration_s))

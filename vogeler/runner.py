@@ -20,7 +20,7 @@ from typing import Any
 from vogeler import messages, targets
 from vogeler.backoff import LONGEST_S, Backoff
 from vogeler.errors import ExitCode, MessageError, StoreUnavailable, TransportError, TransportUnavailable
-from vogeler.messages import Command, Receipt, decode, encode
+from vogeler.messages import Command, Envelope, Receipt, decode, encode
 from vogeler.messaging import Consumer, Transport
 from vogeler.persistence import LATE, NodeSummary, Store, checks_of, stored_keys
 from vogeler.units import to_timestamp
@@ -143,7 +143,7 @@ class Limits:
 
 
 class Runner:
-    """One run. ``watch`` is called with the tally now and then while it waits."""
+    """One run. ``watch`` is called with the tally now and then while it waits; ``sign`` is done to each command."""
 
     def __init__(
         self,
@@ -151,11 +151,13 @@ class Runner:
         store: Store,
         limits: Limits,
         watch: Callable[[Tally], None] = lambda tally: None,
+        sign: Callable[[Envelope], Envelope] = lambda envelope: envelope,
     ):
         self._connect = connect
         self._store = store
         self._limits = limits
         self._watch = watch
+        self._sign = sign
 
     def publish(self, command: Command) -> bool:
         """Send the command and don't wait. False when no node's queue takes it."""
@@ -182,7 +184,8 @@ class Runner:
     def _send(self, command: Command, transport: Transport) -> bool:
         now_s = time.time()
         sent = replace(command, at=to_timestamp(now_s), expires_at=to_timestamp(now_s + self._limits.ttl_s))
-        return transport.publish_command(encode(sent), targets.broadcast_keys(command.targets), self._limits.ttl_s)
+        envelope = self._sign(encode(sent))
+        return transport.publish_command(envelope, targets.broadcast_keys(command.targets), self._limits.ttl_s)
 
     def _known(self, meant: targets.Targets) -> Iterable[NodeSummary]:
         """The nodes of the store that may be meant: where all of them are named, no others."""

@@ -25,17 +25,21 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vogeler import messages
 from vogeler.backoff import Backoff, keep_trying
 from vogeler.batch import Batch
 from vogeler.errors import MessageError
-from vogeler.messages import Known, Receipt, Result, decode_stored, encode
+from vogeler.messages import Decision, Envelope, Known, Receipt, Result, decode_stored, encode
 from vogeler.messaging import Consumer, Delivery, Transport
 from vogeler.persistence import Outcome, Storable, Store
 from vogeler.retention import Absentees, Housekeeping, Limits, Recurring
 from vogeler.units import parse_timestamp
 from vogeler.writer import Entry, Writer, Written
+
+if TYPE_CHECKING:
+    from vogeler.signing import TrustedKeys
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +67,16 @@ class Options:
 class Server:
     """The daemon between the results queue and the store. ``stop`` may be called from any thread."""
 
-    def __init__(self, options: Options, connect: Callable[[], Transport], open_store: Callable[[], Store]):
+    def __init__(
+        self,
+        options: Options,
+        connect: Callable[[], Transport],
+        open_store: Callable[[], Store],
+        keys: TrustedKeys | None = None,
+    ):
+        """``keys``: those of the nodes, each by its node's name, if what they send is to be signed."""
         self._options = options
+        self._keys = keys
         self._connect = connect
         self._stopping = threading.Event()
         self._consumer: Consumer | None = None
@@ -176,6 +188,7 @@ class Server:
         for delivery in self._batch.take():
             try:
                 message = decode_stored(delivery.envelope, self._known)
+                self._check_sender(message, delivery.envelope)
                 self._check_clock(message)
             except MessageError as error:
                 fields = error.fields
@@ -186,7 +199,16 @@ class Server:
     def _writer_of(self, node: str) -> Writer:
         return self._writers[zlib.crc32(node.encode()) % len(self._writers)]
 
-    def _check_clock(self, message: Storable) -> None:
+    def _check_sender(self, message: Storable | Decision, envelope: Envelope) -> None:
+        if self._keys is not None:
+            try:
+                owner = self._keys.owner(envelope, Result.TYPE).name
+            except MessageError as error:
+                raise MessageError(f"a {message.TYPE} of {message.node}: {error.message}", vars(message)) from None
+            if owner != message.node:
+                raise MessageError(f"a {message.TYPE} of {message.node}, but signed by {owner}", vars(message))
+
+    def _check_clock(self, message: Storable | Decision) -> None:
         """A result from the future would keep all later ones out of the record: they would be older."""
         if isinstance(message, Result):
             latest_s = time.time() + self._options.clock_skew_s
@@ -247,7 +269,7 @@ class Server:
             self._settle_written(transport, consumer)
 
 
-def _kind(message: Storable, outcome: Outcome) -> str:
+def _kind(message: Storable | Decision, outcome: Outcome) -> str:
     """What it is counted as."""
     if not isinstance(message, Result):
         return message.TYPE

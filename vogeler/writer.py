@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vogeler import messages
+from vogeler.audit import entries_of
 from vogeler.backoff import Backoff, describe, keep_trying
 from vogeler.batch import Batch, Pace
 from vogeler.errors import StoreError
+from vogeler.messages import Decision
 from vogeler.messaging import Delivery
 from vogeler.persistence import Outcome, Storable, Store
 from vogeler.retention import Housekeeping
@@ -39,7 +41,7 @@ class Entry:
     """A message on its way into the store, with what must be acked after."""
 
     delivery: Delivery
-    message: Storable
+    message: Storable | Decision
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Writer:
                     pending.append(entries)
                 began_s = time.monotonic()
                 again = again or any(entry.delivery.redelivered for entry in pending[0])
-                outcomes = store.apply([entry.message for entry in pending[0]], messages.now(), again)
+                outcomes = _store(store, [entry.message for entry in pending[0]], messages.now(), again)
                 again = False
                 self._written.put(Written(pending.pop(), outcomes, time.monotonic() - began_s))
                 backoff.reset()
@@ -180,6 +182,14 @@ class Writer:
                 return self._to_write.get(timeout=housekeeping.due_in_s(time.monotonic()))
             housekeeping.step(time.monotonic())
         return self._to_write.get()
+
+
+def _store(store: Store, batch: list[Storable | Decision], received_at: str, again: bool) -> list[Outcome]:
+    """Who asked comes first: what is stored is never without it. An outcome each, in order."""
+    store.add_audit(entries_of(batch, received_at))
+    storable = [message for message in batch if not isinstance(message, Decision)]
+    outcomes = iter(store.apply(storable, received_at, again) if storable else ())
+    return [Outcome(message.stage) if isinstance(message, Decision) else next(outcomes) for message in batch]
 
 
 def _set_up(store: Store, designs: Path | None) -> None:

@@ -19,7 +19,7 @@ from vogeler.cli import client, runner
 from vogeler.cli._program import parser_for
 from vogeler.config import COMMON_SECTION, PROGRAMS, SETTINGS, Setting, environment_of, flag_of, load
 from vogeler.errors import ExitCode
-from vogeler.messages import Command, Envelope, Heartbeat, Receipt, Result, decode, digest_of
+from vogeler.messages import Command, Decision, Envelope, Heartbeat, Receipt, Result, decode, digest_of
 from vogeler.plugins import KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ DOCS = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
 MARKDOWN = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs/decisions").glob("*.md"))]
 REFERENCE = (ROOT / "docs/reference.rst").read_text(encoding="utf-8")
 EXAMPLE_FILE = ROOT / "etc/vogeler.conf"
-MESSAGES = (Command, Result, Heartbeat, Receipt)  # in the order of docs/formats.rst
+MESSAGES = (Command, Result, Heartbeat, Decision, Receipt)  # in the order of docs/formats.rst
 
 
 def section(title: str) -> str:

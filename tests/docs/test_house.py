@@ -33,6 +33,12 @@ ALL = LOW | {
     "find",
     "retention",
     "writer",
+    "audit",
+    "watched",
+    "signing",
+    "seen",
+    "policy",
+    "gate",
 }
 ALL |= {"formats", "plugins", "processes", "redact", "rlimits", "execute", "messaging", "persistence"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -47,7 +53,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "batch": set(),
     "topology": set(),
     "versions": set(),
+    "watched": set(),
     "messages": {"units"},
+    "signing": {"messages", "units", "watched"},
+    "seen": {"units"},
+    "policy": {"globs", "watched"},
+    "gate": {"globs", "messages", "policy", "seen", "signing"},
+    "audit": {"messages"},
     "targets": {"globs", "messages", "topology"},
     "leaves": {"globs", "messages"},
     "query": {"globs", "leaves", "messages", "persistence", "units", "versions"},
@@ -64,7 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "execute": {"backoff", "formats", "leaves", "plugins", "processes", "redact", "rlimits", "messages", "units"},
     "messaging": LOW,
     "persistence": LOW - {"topology", "backoff"} | {"leaves"},
-    "writer": {"backoff", "batch", "messages", "messaging", "persistence", "retention"},
+    "writer": {"audit", "backoff", "batch", "messages", "messaging", "persistence", "retention"},
     "client": ALL - {"config", "persistence", "writer"},
     "server": ALL - {"config", "formats", "plugins", "processes", "redact", "rlimits", "execute"},
     "runner": ALL - {"config", "formats", "plugins", "processes", "redact", "rlimits", "execute"},
@@ -77,6 +89,7 @@ ONLY_IN = {
     "couchdb": r"persistence/_?couch\w*",
     "yaml": r"formats/yaml",
     "subprocess": r"execute|cli/admin/demo",
+    "cryptography": r"signing",
     "psutil": r"(?!)",  # plugins use it, in processes of their own: the client stays small
     "argparse": r"cli/.*",
     "print": r"cli/.*",

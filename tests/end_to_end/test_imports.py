@@ -28,7 +28,9 @@ main()
 )
 
 # Libraries of other engines and formats, and what is large in the standard library.
-ENGINES = {"pika", "couchdb", "yaml", "sqlite3", "psutil"}
+ENGINES = {"pika", "couchdb", "yaml", "sqlite3", "psutil", "cryptography"}
+# What is for keys, rights and their log, in a client that was given none.
+RIGHTS = {f"vogeler.{name}" for name in ("signing", "seen", "watched", "policy", "audit")}
 LARGE = {"asyncio", "http", "email", "xml", "urllib.request", "multiprocessing", "unittest", "pkg_resources"}
 LARGE |= {"importlib.metadata", "importlib.resources", "logging.config", "tempfile", "difflib", "pdb", "xmlrpc"}
 UNHELPFUL = ENGINES | LARGE | {"ssl", "hashlib", "logging", "dataclasses", "inspect", "subprocess", "json", "socket"}
@@ -66,7 +68,7 @@ def test_a_runner_on_one_machine_imports_no_library_of_a_fleet(tmp_path: Path) -
     engines = ("--qhost", f"local://{tmp_path}/bus.db", "--dbhost", f"sqlite://{tmp_path}/v.db")
     found = modules_of("runner", "-c", "facts", "-n", "all", "--discovery", "10ms", *engines)
     assert "vogeler.messaging.local" in found
-    assert found & (LARGE | ENGINES - {"sqlite3"} | {"ssl"}) == set()
+    assert found & (LARGE | RIGHTS | ENGINES - {"sqlite3"} | {"ssl"}) == set()
 
 
 def test_a_command_on_couchdb_imports_no_more_than_the_library_needs() -> None:
@@ -86,6 +88,7 @@ def test_a_client_imports_its_broker_and_nothing_of_stores_or_formats_that_it_do
     found = modules(client)
     assert theirs <= found
     assert found & (LARGE | ENGINES - theirs | {"vogeler.persistence", "vogeler.query", "vogeler.history"}) == set()
+    assert found & RIGHTS == set()
     assert engine == "amqp" or "ssl" not in found
 
 

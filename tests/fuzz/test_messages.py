@@ -14,9 +14,11 @@ from tests.fuzz.examples import ANYTHING, NASTY_TEXTS, fuzzed, mutated, towers, 
 from vogeler import messages
 from vogeler.errors import MessageError
 from vogeler.messages import (
+    DECISIONS,
     STAGES,
     STATUSES,
     Command,
+    Decision,
     Envelope,
     Heartbeat,
     Known,
@@ -30,7 +32,7 @@ from vogeler.messages import (
 )
 
 KNOWN = Known()
-TYPES = (Command, Result, Heartbeat, Receipt)
+TYPES = (Command, Result, Heartbeat, Decision, Receipt)
 
 IDS = st.from_regex(r"[A-Za-z0-9-]{1,64}", fullmatch=True)
 NODES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", fullmatch=True)
@@ -55,6 +57,10 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     ),
     st.builds(
         Heartbeat, NODES, st.fixed_dictionaries({"version": TEXTS, "started_at": TEXTS, "groups": st.lists(NODES)}),
+        id=IDS, at=TIMES,
+    ),
+    st.builds(
+        Decision, NODES, IDS, TEXTS, TEXTS, st.sampled_from(DECISIONS), reason=st.none() | TEXTS, key=st.none() | TEXTS,
         id=IDS, at=TIMES,
     ),
     st.builds(
@@ -84,7 +90,7 @@ def read(envelope: Envelope) -> Any:
             assert envelope.unpacked_bytes == len(_unpacked(envelope))
     for known in (Known(), KNOWN, KNOWN):  # the value is new, and then known
         stored = tried(lambda known=known: decode_stored(envelope, known), MessageError)  # type: ignore[misc]
-        assert stored is None if not isinstance(message, (Result, Heartbeat)) else _whole(stored) == message
+        assert stored is None if not isinstance(message, (Result, Heartbeat, Decision)) else _whole(stored) == message
     return message
 
 

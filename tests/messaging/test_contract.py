@@ -169,7 +169,7 @@ def test_a_name_is_free_again_when_its_client_is_killed(transport: Transport, pr
 
 
 def test_what_describes_a_message_arrives_with_it(transport: Transport) -> None:
-    envelope = Envelope(b"\x00\xff" * 3, "gzip", "0190-abc", "result")
+    envelope = Envelope(b"\x00\xff" * 3, "gzip", "0190-abc", "result", "v1 0123 c2lnbmVk")
     transport.publish_result(envelope, "web01")
     delivery = received(transport.consume_results(1))
     assert delivery.envelope == envelope
@@ -347,6 +347,16 @@ def test_a_dead_letter_says_why_and_where_it_was_meant_to_go(transport: Transpor
         assert letter.envelope == message(body, message_id=f"id-{body}", type="result")
         assert (letter.reason, letter.source) == (f"no {body}", topology.RESULTS_QUEUE)
     assert transport.consume_results(1).receive(NOTHING_S) is None
+
+
+def test_a_signature_travels_with_a_command_and_stays_with_it_among_the_dead_letters(transport: Transport) -> None:
+    client = transport.consume_commands("web01", ("jboss",))
+    envelope = Envelope(b"{}", signature="v1 0123456789abcdef c2lnbmVk")
+    assert transport.publish_command(envelope, ["node.web01", "group.jboss"], TTL_S)
+    delivery = received(client)
+    assert delivery.envelope == envelope
+    client.dead_letter(delivery, "why not")
+    assert received(transport.consume_dead()).envelope == envelope
 
 
 def test_a_client_dead_letters_what_it_does_not_understand(transport: Transport) -> None:

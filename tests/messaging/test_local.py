@@ -17,6 +17,7 @@ import pytest
 from tests.messaging.conftest import LIMIT_S, ConsumerProcess, eventually, message, next_body
 from vogeler import messaging, topology
 from vogeler.errors import NodeNameTaken, TransportError, TransportUnavailable, UsageError
+from vogeler.messages import Envelope
 from vogeler.messaging import QueueDepth, Transport, _local_consumer
 
 
@@ -81,6 +82,18 @@ def test_a_bus_of_a_later_version_is_refused(bus: Path, transport: Transport) ->
     with closing(sqlite3.connect(bus)) as later:
         later.execute("PRAGMA user_version = 99")
     assert "later Vogeler (schema 99" in str(failure(bus))
+
+
+def test_a_bus_of_the_first_schema_keeps_its_messages(bus: Path) -> None:
+    with closing(messaging.connect(f"local://{bus}")) as transport:
+        transport.publish_result(Envelope(b"kept", message_id="one", type="result"), "web01")
+    with closing(sqlite3.connect(bus)) as earlier:
+        earlier.execute("ALTER TABLE messages DROP COLUMN signature")
+        earlier.execute("PRAGMA user_version = 1")
+    with closing(messaging.connect(f"local://{bus}")) as transport:
+        delivery = transport.consume_results(1).receive(5.0)
+        assert delivery is not None
+        assert delivery.envelope == Envelope(b"kept", message_id="one", type="result")
 
 
 @pytest.mark.parametrize("qhost", ["local://", "local:///", "local://bus.db", "local://host/bus.db"])

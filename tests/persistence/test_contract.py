@@ -617,6 +617,44 @@ def test_several_may_prune_at_once(store, dbhost):
     assert left(store, "web3") == [59, 58, 57, 56]
 
 
+# --- who asked what -------------------------------------------------------------------------------
+
+
+def audited(milliseconds: int, *nodes: str, mark: str = "a", **fields: object) -> Document:
+    about = {"run": f"run-{milliseconds}", "alias": "rpms", "requested_by": "alice", "stage": "accepted", **fields}
+    stored_at = at(milliseconds)
+    return {"_id": f"{stored_at}-{mark}", "stored_at": stored_at, **about, "nodes": dict.fromkeys(nodes, stored_at)}
+
+
+def test_audit_gives_back_the_entries_of_a_period_newest_first(store):
+    entries = [audited(number, "web01", mark=mark) for number in range(300) for mark in "ab"]
+    store.add_audit(entries[:200])
+    store.add_audit(entries[200:])
+    assert list(store.audit(at(0))) == entries[::-1]
+    assert list(store.audit(at(10), at(12))) == entries[20:24][::-1]
+    assert list(store.audit(at(300))) == []
+    store.add_audit([])
+
+
+def test_an_entry_that_is_added_twice_is_there_once(store, dbhost):
+    store.add_audit([audited(1, "web01"), audited(2, "web01", "web02")])
+    with closing(persistence.connect(dbhost)) as other:
+        other.add_audit([audited(2, "web01", "web02"), audited(3, "db01")])
+        assert [entry["run"] for entry in other.audit(at(0))] == ["run-3", "run-2", "run-1"]
+
+
+def test_prune_audit_removes_what_was_stored_before_in_steps(store):
+    store.add_audit([audited(number, "web01") for number in range(25)])
+    assert list(store.prune_audit(at(20), 8)) == [8, 8, 4]
+    assert [entry["stored_at"] for entry in store.audit(at(0))] == [at(number) for number in range(24, 19, -1)]
+    assert sum(store.prune_audit(at(20), 8)) == 0
+
+
+def test_the_audit_is_no_history_and_knows_no_node(store):
+    store.add_audit([audited(1, "web01")])
+    assert list(store.changes(at(0))) == list(store.nodes()) == []
+
+
 # --- several servers ------------------------------------------------------------------------------
 
 

@@ -353,6 +353,7 @@ def test_setup_tells_what_it_did_and_repairs_what_changed(couch_url, couchdb_ser
             f"created database {name}",
             f"created database {name}_status",
             f"created database {name}_history",
+            f"created database {name}_audit",
             f"loaded design document leaves into {name} (1 view)",
             f"loaded design document vogeler into {name} (4 views)",
             f"loaded design document vogeler into {name}_status (1 view)",

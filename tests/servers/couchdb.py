@@ -63,7 +63,7 @@ class CouchServer:
 
     def delete(self, database: str) -> None:
         """Delete the three databases of a store, those that there are."""
-        for name in (database, f"{database}_status", f"{database}_history"):
+        for name in (database, f"{database}_status", f"{database}_history", f"{database}_audit"):
             try:
                 self.api("DELETE", f"/{name}")
             except urllib.error.HTTPError as error:

@@ -19,6 +19,7 @@ from vogeler.messages import (
     MAX_MESSAGE_BYTES,
     OMITTED,
     Command,
+    Decision,
     Envelope,
     Heartbeat,
     Receipt,
@@ -87,6 +88,7 @@ def test_a_result_without_its_value_is_small() -> None:
     [
         Command("rpms", "alice@ops1", NOW, {"nodes": ["web*"], "groups": ["jboss"]}, 10.0, True),
         Heartbeat("web01", {"version": "0.1.0", "plugins": []}),
+        Decision("web01", "run", "rpms", "alice", "refused", "not here", "0123456789abcdef"),
         Receipt("run", "web01", "stored", {"key": "rpm"}),
     ],
 )

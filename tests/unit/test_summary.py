@@ -247,6 +247,9 @@ class Shelf:
             self.calls.append("prune")
             yield self.piles.pop(0)
 
+    def prune_audit(self, before: str, limit: int) -> Iterator[int]:
+        return iter(())
+
     def nodes(self) -> Iterator[NodeSummary]:
         self.calls.append("nodes")
         for node, heard_at in self.known.items():

@@ -53,8 +53,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler import messaging
     from vogeler.cli._daemon import LEAVE_AFTER_S, leave_within, on_signals
     from vogeler.cli._log import start_logging
+    from vogeler.cli._rights import audit_of, gate_of, node_key, signer
     from vogeler.client import Client, Options
     from vogeler.execute import collect
+    from vogeler.messages import Result
     from vogeler.processes import Orphans
 
     del arguments
@@ -77,6 +79,9 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
             settings.qhost, settings.qpassword or None, settings.connect_timeout, f"vogeler-client {settings.node}"
         ),
         lambda plugin, stop: collect(plugin, stop, orphans, redaction),
+        gate=gate_of(settings),
+        audit=audit_of(settings),
+        sign=signer(node_key(settings), Result.TYPE),
     )
 
     def stop() -> None:

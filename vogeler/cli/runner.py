@@ -57,6 +57,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler import messaging, persistence, targets
     from vogeler.cli._log import start_logging
     from vogeler.cli._progress import Progress
+    from vogeler.cli._rights import load_key, signer
     from vogeler.messages import Command, now
     from vogeler.runner import Limits, Runner
 
@@ -67,13 +68,14 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
         raise UsageError("--no-wait and --show together make no sense", "leave one of them out")
     where = _where(arguments.nodes)
     meant = targets.parse(arguments.nodes) if where is None else None
+    key = load_key(settings.signing_key)
     ttl_s = (settings.timeout if settings.ttl is None else settings.ttl) + settings.splay
     Thread(target=messaging.prepare, args=[settings.qhost], daemon=True).start()  # while the store lists its nodes
     with closing(persistence.connect(settings.dbhost, settings.dbpassword or None, settings.store_timeout)) as store:
         command = Command(
             alias=arguments.command,
             targets=meant if where is None else _matching(where, arguments.nodes, store),
-            requested_by=requester(),
+            requested_by=requester() if key is None else key.name,
             expires_at=now(),  # the runner's, once it is sent
             splay_s=settings.splay,
             full=arguments.full or arguments.no_wait,  # nobody is there to ask again where the store lacks a value
@@ -86,6 +88,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
                 store,
                 Limits(settings.timeout, settings.discovery, ttl_s),
                 progress.draw,
+                signer(key, Command.TYPE),
             )
             if arguments.no_wait:
                 return _publish(runner, command)

@@ -23,6 +23,7 @@ def _run(settings: Settings) -> ExitCode:
     from vogeler import messaging, persistence
     from vogeler.cli._daemon import LEAVE_AFTER_S, leave_within, on_signals
     from vogeler.cli._log import start_logging
+    from vogeler.cli._rights import trusted_keys
     from vogeler.retention import Limits
     from vogeler.server import Options, Server
 
@@ -37,12 +38,19 @@ def _run(settings: Settings) -> ExitCode:
             settings.stop_timeout,
             settings.clock_skew,
             settings.design_docs,
-            Limits(settings.history_keep, settings.history_versions, settings.retention_check, settings.decommission),
+            Limits(
+                settings.history_keep,
+                settings.history_versions,
+                settings.retention_check,
+                settings.decommission,
+                settings.audit_keep,
+            ),
         ),
         lambda: messaging.connect(
             settings.qhost, settings.qpassword or None, settings.connect_timeout, "vogeler-server"
         ),
         lambda: persistence.connect(settings.dbhost, settings.dbpassword or None, settings.store_timeout),
+        trusted_keys(settings),
     )
 
     def stop() -> None:

@@ -24,6 +24,7 @@ from vogeler.messaging._amqp_pika import pika, pika_errors
 
 REASON_HEADER = "x-vogeler-reason"
 SOURCE_HEADER = "x-vogeler-source"
+SIGNATURE_HEADER = "x-vogeler-signature"
 _SERVE_EVERY_S = 1.0
 # All headers must fit into one frame (128 KiB by default), the reason is one of them.
 _REASON_CHARACTERS = 4000
@@ -126,9 +127,11 @@ class AmqpConsumer:
         death = _first_death(headers.get("x-death"))
         if not self._auto_ack:
             self._unacked[method.delivery_tag] = None
+        signature = _text(headers.get(SIGNATURE_HEADER))
+        described = (properties.content_encoding, properties.message_id or "", properties.type or "", signature)
         self._ready.append(
             Delivery(
-                Envelope(body, properties.content_encoding, properties.message_id or "", properties.type or ""),
+                Envelope(body, *described),
                 bool(method.redelivered),
                 _text(headers.get(REASON_HEADER) or death.get("reason")),
                 _text(headers.get(SOURCE_HEADER) or death.get("queue")),
@@ -180,6 +183,8 @@ class AmqpConsumer:
 
 def properties_of(envelope: Envelope, **more: Any) -> pika.BasicProperties:
     """The headers that describe an envelope, persistent unless ``more`` says otherwise."""
+    if envelope.signature is not None:
+        more["headers"] = {**(more.get("headers") or {}), SIGNATURE_HEADER: envelope.signature}
     described = {
         "content_type": CONTENT_TYPE,
         "content_encoding": envelope.content_encoding,

@@ -20,7 +20,7 @@ from vogeler.errors import TransportError, TransportUnavailable
 from vogeler.messages import Envelope
 from vogeler.messaging._local_bell import Bell, is_heard, ring
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _APPLICATION_ID = 0x566F4275  # "VoBu": tells our file from another program's
 _SCHEMA = """
 CREATE TABLE queues (
@@ -50,11 +50,13 @@ CREATE TABLE messages (
     message_id TEXT NOT NULL,
     type TEXT NOT NULL,
     reason TEXT,
-    source TEXT
+    source TEXT,
+    signature TEXT
 );
 CREATE INDEX messages_by_queue ON messages (queue, consumer);
 CREATE INDEX messages_by_expiry ON messages (expires_at) WHERE expires_at IS NOT NULL;
 """
+_MIGRATIONS = {1: "ALTER TABLE messages ADD COLUMN signature TEXT"}  # from each version to the next
 _LOG_BYTES = 16 * 1024 * 1024
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # What SQLite says, in the order to look for it (Python 3.9 has no error codes).
@@ -127,6 +129,9 @@ class Bus:
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        for version in range(self._value("PRAGMA user_version"), SCHEMA_VERSION):
+            self._db.execute(_MIGRATIONS[version])
+            self._db.execute(f"PRAGMA user_version = {version + 1}")
         self.expire_messages(self._db)  # also finds out now, not at the first message, whether we may write
         self._db.execute("COMMIT")
 
@@ -220,12 +225,13 @@ class Bus:
         source: Optional[str] = None,
     ) -> None:
         """Append a message to queues."""
-        content = (envelope.body, envelope.content_encoding, envelope.message_id, envelope.type)
+        content = (envelope.body, envelope.content_encoding, envelope.message_id, envelope.type, envelope.signature)
         names = list(queues)
         db.executemany(
-            "INSERT INTO messages (queue, expires_at, body, content_encoding, message_id, type, reason, source)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [(queue, expires_at, *content, reason, source) for queue in names],
+            "INSERT INTO messages"
+            " (queue, expires_at, reason, source, body, content_encoding, message_id, type, signature)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(queue, expires_at, reason, source, *content) for queue in names],
         )
         self._rung.update(names)
 

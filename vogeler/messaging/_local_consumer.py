@@ -21,7 +21,7 @@ _ALONE_POLL_S = 5.0  # a client's queue: most of what an idle client costs
 _PORTION = 50
 _WAITING = "SELECT 1 FROM messages WHERE queue = ? AND consumer IS NULL LIMIT 1"
 _OLDEST = (
-    "SELECT id, body, content_encoding, message_id, type, redelivered, reason, source"
+    "SELECT id, redelivered, reason, source, body, content_encoding, message_id, type, signature"
     " FROM messages WHERE queue = ? AND consumer IS NULL ORDER BY id LIMIT ?"
 )
 
@@ -76,9 +76,8 @@ class LocalConsumer:
                 db.executemany(
                     "UPDATE messages SET consumer = ? WHERE id = ?", [(self._consumer, row[0]) for row in rows]
                 )
-        for number, body, encoding, message_id, kind, redelivered, reason, source in rows:
-            envelope = Envelope(body, encoding, message_id, kind)
-            self._ready.append(Delivery(envelope, bool(redelivered), reason, source, (self, number)))
+        for number, redelivered, reason, source, *content in rows:
+            self._ready.append(Delivery(Envelope(*content), bool(redelivered), reason, source, (self, number)))
         if not self._auto_ack:
             self._unacked.update(row[0] for row in rows)
 

@@ -190,6 +190,15 @@ class Store(Protocol):
         the end every node was looked at. Can be interrupted and repeated at any time, and done by several at once.
         """
 
+    def add_audit(self, entries: Sequence[Document]) -> None:
+        """Keep what audit.py made of a batch. Twice with one ``_id`` is once."""
+
+    def audit(self, since: str, until: str | None = None) -> Iterator[Document]:
+        """The entries with ``since <= stored_at < until``, newest first. Streamed."""
+
+    def prune_audit(self, before: str, limit: int) -> Iterator[int]:
+        """Remove the entries that were stored before a time, ``limit`` a step; yields how many each has removed."""
+
     def forget(self, node: str, requested_by: str, at: str) -> bool:
         """Remove record and status; the history stays, with an entry that says who did it.
 

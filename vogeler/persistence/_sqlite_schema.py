@@ -5,7 +5,7 @@ A change of the tables raises ``VERSION`` and comes with the statements that lea
 
 from __future__ import annotations
 
-VERSION = 2
+VERSION = 3
 APPLICATION_ID = 0x766F6765  # "voge": `file` and we know the file by it (sqlite.org/fileformat.html, 1.3.13)
 
 _TABLES = """
@@ -30,6 +30,9 @@ CREATE INDEX history_by_key ON history (node, key, stored_at, seq, id, late);
 CREATE INDEX history_by_node ON history (node, stored_at, seq, id);
 CREATE INDEX history_by_time ON history (stored_at, seq, id)
 """
+
+# id begins with stored_at.
+_AUDIT = "CREATE TABLE audit (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID"
 
 # The leaves of all records, by path. Numbers for paths and nodes: most of it is names, of packages and of nodes,
 # and a batch of nodes that are new is written side by side. value is a JSON text, as 1, "1" and true differ.
@@ -92,6 +95,7 @@ SCHEMA: tuple[str, ...] = (
     *_TABLES.split(";"),
     *_HISTORY.split(";"),
     *_LEAVES.split(";"),
+    _AUDIT,
     _BY_NAME,
     _PACKAGES_BY_NODE,
     _NODES_BY_PACKAGE,
@@ -123,4 +127,5 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         *_HISTORY_COPIED.split(";"),
         *_LEAVES.split(";"),
     ),
+    2: (_AUDIT,),
 }

@@ -1,8 +1,9 @@
 """``couch://`` and ``couchs://user:password@host:5984/system_records``: the store in CouchDB.
 
-Three databases: ``<name>`` with a record per node, ``<name>_status`` with a small document per node,
-``<name>_history`` with one per change. Several servers may write at once: a document that somebody else
-wrote since it was read is a conflict (its ``_rev``), and is read and merged again.
+Four databases: ``<name>`` with a record per node, ``<name>_status`` with a small document per node,
+``<name>_history`` with one per change, ``<name>_audit`` with who asked for what. Several servers may write at
+once: a document that somebody else wrote since it was read is a conflict (its ``_rev``), and is read and merged
+again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from urllib.parse import unquote
 
 from vogeler.errors import StoreUnavailable, UsageError
 from vogeler.leaves import Scalar, plain
-from vogeler.persistence import Document, NodeSummary, Outcome, Storable, _couch_design, _merge, _prune
+from vogeler.persistence import Document, NodeSummary, Outcome, Storable, _couch_audit, _couch_design, _merge, _prune
 from vogeler.persistence._couch_copies import CopiedDatabase
 from vogeler.persistence._couch_database import Database, Found, Rows
 from vogeler.persistence._couch_http import Couch, Refusal
@@ -63,6 +64,7 @@ class CouchStore:
         self._records = CopiedDatabase(Database(couch, database, where), _COPIES_BYTES, in_part=True)
         self._status = CopiedDatabase(Database(couch, f"{database}_status", where), _COPIES_BYTES // 2, in_part=False)
         self._history = Database(couch, f"{database}_history", where)
+        self._audit = Database(couch, f"{database}_audit", where)
 
     def setup(self, designs: Path | None = None) -> list[str]:
         """Create the databases and load the design documents of a folder (None: where they are installed)."""
@@ -200,6 +202,18 @@ class CouchStore:
         found = (_entry(row) for row in rows if isinstance(row["key"][0], str) and isinstance(row["key"][2], str))
         return (entries for _, entries in groupby(found, key=lambda entry: entry.node))
 
+    def add_audit(self, entries: Sequence[Document]) -> None:
+        """In one request."""
+        _couch_audit.add(self._audit, entries)
+
+    def audit(self, since: str, until: str | None = None) -> Iterator[Document]:
+        """By id, which begins with the time."""
+        return _couch_audit.newest_first(self._audit, since, until)
+
+    def prune_audit(self, before: str, limit: int) -> Iterator[int]:
+        """The oldest first."""
+        return _couch_audit.prune(self._audit, before, limit)
+
     def forget(self, node: str, requested_by: str, at: str) -> bool:
         """The entry in the history comes first, so that nothing goes without one."""
         known = False
@@ -333,8 +347,9 @@ class CouchStore:
 
     # --- databases and design documents -----------------------------------------------------------
 
-    def _databases(self) -> tuple[str, str, str]:
-        return self._records.database.name, self._status.database.name, self._history.name
+    def _databases(self) -> tuple[str, ...]:
+        """Those with design documents first."""
+        return self._records.database.name, self._status.database.name, self._history.name, self._audit.name
 
     def _create(self, database: str) -> bool:
         """Whether the database had to be made. Asks first: only an administrator may try to make one."""

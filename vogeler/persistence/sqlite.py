@@ -38,6 +38,8 @@ _NAMED = "SELECT id, body FROM history WHERE id IN (SELECT value FROM json_each(
 _NEW_HISTORY = "SELECT number, body FROM history WHERE number > ? ORDER BY number LIMIT ?"
 _LAST_HISTORY = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'history'"
 _ENTRIES = "SELECT id, node, key, stored_at, seq, late FROM history WHERE node = ?"
+_AUDIT = "SELECT id, body FROM audit WHERE id >= :since AND id < :until ORDER BY id DESC LIMIT :page"
+_OLD_AUDIT = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE id < ? ORDER BY id LIMIT ?)"
 _LATER = ("locked", "busy", "full", "no space", "disk i/o error")
 _REMEDIES = {
     "not a database": "name another file, or move this one away",
@@ -250,6 +252,33 @@ class SqliteStore:
             for name in names:
                 removed += self._connection.execute("DELETE FROM history WHERE id = ?", (name,)).rowcount
         return removed
+
+    def add_audit(self, entries: Sequence[Document]) -> None:
+        """In one transaction."""
+        if entries:
+            rows = [(entry["_id"], to_json(entry)) for entry in entries]
+            with self._translated(), self._transaction():
+                self._connection.executemany("INSERT OR IGNORE INTO audit VALUES (?, ?)", rows)
+
+    def audit(self, since: str, until: str | None = None) -> Iterator[Document]:
+        """By id, which begins with the time, read in pages."""
+        last = until or _ENDLESS
+        for page in _pages.growing(_PAGE):
+            with self._translated():
+                rows = self._connection.execute(_AUDIT, {"since": since, "until": last, "page": page}).fetchall()
+            yield from (json.loads(body) for _, body in rows)
+            if len(rows) < page:
+                return
+            last = rows[-1][0]
+
+    def prune_audit(self, before: str, limit: int) -> Iterator[int]:
+        """The oldest first."""
+        removed = limit
+        while removed == limit:
+            with self._translated(), self._transaction():
+                removed = self._connection.execute(_OLD_AUDIT, (before, limit)).rowcount
+            if removed:
+                yield removed
 
     def forget(self, node: str, requested_by: str, at: str) -> bool:
         """Remove record and status, and note in the history who did it."""

@@ -16,7 +16,7 @@ from vogeler.cli._program import talk
 from vogeler.cli.admin._connect import open_transport
 from vogeler.config import Settings
 from vogeler.errors import ExitCode, NotFoundError, UsageError, VogelerError
-from vogeler.messages import Heartbeat, Result, decode
+from vogeler.messages import Decision, Heartbeat, Result, decode
 
 if TYPE_CHECKING:
     from vogeler.messaging import Consumer, Delivery, Transport
@@ -80,7 +80,7 @@ def _act(arguments: argparse.Namespace, transport: Transport, letters: Iterator[
 def _requeue(letter: Delivery, consumer: Consumer, transport: Transport) -> bool:
     identity = _identity(letter)
     try:
-        message = decode(letter.envelope, Result, Heartbeat)
+        message = decode(letter.envelope, Result, Heartbeat, Decision)
     except VogelerError as error:
         talk(f"not requeued: {identity}: {error.message}; it would come straight back")
         return False

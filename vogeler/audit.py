@@ -1,0 +1,70 @@
+"""Who asked what of whom: the audit log of a node, and what the server keeps for the whole fleet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Union
+
+from vogeler import messages
+from vogeler.errors import ConfigError
+from vogeler.messages import Decision, Heartbeat, Result, canonical_json
+
+log = logging.getLogger(__name__)
+
+Entry = dict[str, Any]
+# What a node decided alike in one batch is one entry with many nodes.
+_SHARED = ("run", "alias", "requested_by", "stage", "reason", "key")
+
+
+class AuditLog:
+    """A file of JSON lines. It is opened for each: whoever rotates it moves it away, and it is made anew."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigError where it can't be written."""
+        self._path = path
+        try:
+            self._append(b"")
+        except OSError as error:
+            raise ConfigError(f"can't write {path}: {error.strerror}", "name another file as audit_log") from None
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        """One line. A full disk stops no command; it is told in the log."""
+        try:
+            self._append(json.dumps(entry).encode() + b"\n")
+        except OSError as error:
+            log.error("not in the audit log: %s: %s", error, json.dumps(entry), extra={"event": "not_audited"})
+
+    def _append(self, line: bytes) -> None:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if line:
+                os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+
+def entries_of(batch: Sequence[Union[Result, Heartbeat, Decision]], received_at: str) -> list[Entry]:
+    """What a batch tells of commands, for ``Store.add_audit``: ``nodes`` is node → when, by the node's clock.
+
+    A result of a command says that it was accepted. An entry's id begins with the time, by the server's clock.
+    """
+    found: dict[tuple[Any, ...], dict[str, str]] = {}
+    for message in batch:
+        if isinstance(message, Result) and message.run is not None:
+            shared = (message.run, message.alias, message.requested_by, messages.ACCEPTED, None, None)
+            found.setdefault(shared, {})[message.node] = message.collected_at
+        elif isinstance(message, Decision):
+            shared = tuple(getattr(message, name) for name in _SHARED)
+            found.setdefault(shared, {})[message.node] = message.at
+    return [_entry(dict(zip(_SHARED, shared)), nodes, received_at) for shared, nodes in found.items()]
+
+
+def _entry(shared: Entry, nodes: dict[str, str], received_at: str) -> Entry:
+    content = {**shared, "nodes": nodes}
+    mark = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
+    return {"_id": f"{received_at}-{mark}", "stored_at": received_at, **content}

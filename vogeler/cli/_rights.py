@@ -1,0 +1,73 @@
+"""What the settings say of keys and rights. Where they say nothing, nothing is imported for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vogeler.config import Settings
+from vogeler.errors import ConfigError
+from vogeler.gate import Gate
+from vogeler.messages import Envelope
+
+if TYPE_CHECKING:
+    from vogeler.signing import PrivateKey, TrustedKeys
+
+
+def load_key(path: Path | None) -> PrivateKey | None:
+    """The private key that this program has, if it has any. Raises ConfigError."""
+    if path is None:
+        return None
+    from vogeler import signing
+
+    return signing.load(path)
+
+
+def node_key(settings: Settings) -> PrivateKey | None:
+    """The private key of this node, if it has one. Raises ConfigError, also for somebody else's."""
+    key = load_key(settings.signing_key)
+    if key is not None and key.name != settings.node:
+        raise ConfigError(
+            f"{settings.signing_key} is the key of {key.name}, and this node is {settings.node}",
+            "a key for a runner belongs into the section [runner]",
+        )
+    return key
+
+
+def signer(key: PrivateKey | None, purpose: str) -> Callable[[Envelope], Envelope]:
+    """What is done to each envelope before it is published: nothing without a key."""
+    return (lambda envelope: envelope) if key is None else (lambda envelope: key.sign(envelope, purpose))
+
+
+def trusted_keys(settings: Settings) -> TrustedKeys | None:
+    """Whose signatures this program asks for, if any. Raises ConfigError."""
+    if settings.trusted_keys is None:
+        return None
+    from vogeler.signing import TrustedKeys
+
+    return TrustedKeys(settings.trusted_keys)
+
+
+def gate_of(settings: Settings) -> Gate:
+    """What decides on this node which commands are let in. Raises ConfigError."""
+    policy = seen = None
+    if settings.policy is not None:
+        from vogeler.policy import Policy
+
+        policy = Policy(settings.policy)
+    keys = trusted_keys(settings)
+    if keys is not None:
+        from vogeler.seen import Seen
+
+        seen = Seen(settings.state / f"seen-{settings.node}", settings.clock_skew)
+    return Gate(keys, seen, policy)
+
+
+def audit_of(settings: Settings) -> Callable[[dict[str, Any]], None]:
+    """What is told of every command that comes to this node. Raises ConfigError."""
+    if settings.audit_log is None:
+        return lambda entry: None
+    from vogeler.audit import AuditLog
+
+    return AuditLog(settings.audit_log).write
