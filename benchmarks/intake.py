@@ -267,7 +267,8 @@ class Intake:
             channel = connection.channel()
             channel.confirm_delivery()  # what is not confirmed may be lost
             for envelope in results:
-                channel.basic_publish(exchange, key, envelope.body, properties_of(envelope))
+                properties = properties_of(envelope, user_id=self._broker.user)
+                channel.basic_publish(exchange, key, envelope.body, properties)
 
     def _asked(self) -> Optional[int]:
         """How many requests CouchDB has served; None: it does not say."""

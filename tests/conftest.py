@@ -13,6 +13,7 @@ pytest_plugins = [
 ]
 
 SERVER_FIXTURES = {"rabbitmq", "vhost", "amqp_url", "cluster", "couchdb_server", "couch_url", "broker_to_break"}
+SERVER_FIXTURES |= {"logins", "nobodys", "couchdb_with_logins", "couch_url_with_logins"}
 SERVER_ENGINES = {"amqp", "couch"}
 
 

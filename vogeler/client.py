@@ -29,7 +29,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
-from vogeler import __version__, messages, targets
+from vogeler import __version__, messages, targets, topology
 from vogeler.backoff import Backoff, keep_trying
 from vogeler.errors import MessageError, MessageTooLarge, NodeNameTaken, UsageError, VogelerError
 from vogeler.execute import Collected, collect
@@ -208,6 +208,8 @@ class Client:
     def _take(self, delivery: Delivery, transport: Transport, consumer: Consumer) -> None:
         try:
             command = decode(delivery.envelope, Command)
+            if not topology.speaks_for(delivery.user, None):
+                raise MessageError(f"a command that was sent by {topology.sender(delivery.user)}, which may send none")
         except MessageError as error:
             self._refuse_unreadable(delivery, error, transport, consumer)
             return
@@ -261,7 +263,10 @@ class Client:
         detail = {"key": plugin.key, "timeout_s": plugin.timeout_s, "splay_s": round(delay_s, 3)}
         self._decided(transport, stage, _asked(command, key))
         self._receipt(transport, command.id, stage, detail)
-        log.info("accepted %s from %s", command.alias, command.requested_by, extra={"event": stage, "run": command.id})
+        log.info(
+            "accepted %s from %s", command.alias, command.requested_by,
+            extra={"event": stage, "run": command.id, "user": delivery.user},
+        )  # fmt: skip
 
     def _refusal(self, command: Command, key: PublicKey | None, plugin: Plugin | None) -> tuple[str, str | None]:
         now_s = time.time()

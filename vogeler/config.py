@@ -130,6 +130,9 @@ class Settings:
     """
 
     qhost: str = _setting("", _url, "the broker: local:///PATH or amqp://USER@HOST/VHOST, a comma list for a cluster")
+    qapi: str = _setting(
+        "", _url, "the broker's HTTP API, for setup --roles; empty: port 15672 of qhost, 15671 with TLS", ("admin",)
+    )
     dbhost: str = _setting(
         "", _url, "the store: sqlite:///PATH or couch://USER@HOST:5984/DATABASE", ("server", "runner", "admin")
     )
@@ -355,7 +358,7 @@ def _from_environment(program: str, environ: Mapping[str, str]) -> dict[str, tup
 def _from_flags(flags: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     from vogeler import urls
 
-    for name in ("qhost", "dbhost"):
+    for name in ("qhost", "qapi", "dbhost"):
         if name in flags and urls.has_password(flags[name]):
             raise UsageError(
                 f"{flag_of(name)} with a password in it: everybody on this machine could read it in the process list",

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
-from vogeler import messages, targets
+from vogeler import messages, targets, topology
 from vogeler.backoff import LONGEST_S, Backoff
 from vogeler.errors import ExitCode, MessageError, StoreUnavailable, TransportError, TransportUnavailable
 from vogeler.messages import Command, Envelope, Receipt, decode, encode
@@ -317,7 +317,14 @@ def _take_waiting(receipts: Consumer, tally: Tally, until: _Until) -> bool:
     came = delivery is not None
     while delivery is not None:
         with suppress(MessageError):  # of another version: the store will tell
-            tally.take(decode(delivery.envelope, Receipt))
+            receipt = decode(delivery.envelope, Receipt)
+            if topology.speaks_for(delivery.user, receipt.node):
+                tally.take(receipt)
+            else:
+                log.warning(
+                    "a receipt in the name of %s comes from %s: not taken", receipt.node,
+                    topology.sender(delivery.user), extra={"event": "wrong_sender", "node": receipt.node},
+                )  # fmt: skip
         delivery = receipts.receive(0)
     return came
 

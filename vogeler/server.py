@@ -23,15 +23,15 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vogeler import messages
+from vogeler import messages, topology
 from vogeler.backoff import Backoff, keep_trying
 from vogeler.batch import Batch
 from vogeler.errors import MessageError
-from vogeler.messages import Decision, Envelope, Known, Receipt, Result, decode_stored, encode
+from vogeler.messages import Decision, Envelope, Heartbeat, Known, Receipt, Result, decode_stored, encode
 from vogeler.messaging import Consumer, Delivery, Transport
 from vogeler.persistence import Outcome, Storable, Store
 from vogeler.retention import Absentees, Housekeeping, Limits, Recurring
@@ -188,18 +188,19 @@ class Server:
         for delivery in self._batch.take():
             try:
                 message = decode_stored(delivery.envelope, self._known)
-                self._check_sender(message, delivery.envelope)
+                _check_sender(message, delivery.user)
+                self._check_signature(message, delivery.envelope)
                 self._check_clock(message)
             except MessageError as error:
                 fields = error.fields
                 self._refuse(delivery, error.message, fields.get("run"), fields.get("node"), transport, consumer)
             else:
-                self._writer_of(message.node).add(Entry(delivery, message))
+                self._writer_of(message.node).add(Entry(delivery, _sent_by(delivery.user, message)))
 
     def _writer_of(self, node: str) -> Writer:
         return self._writers[zlib.crc32(node.encode()) % len(self._writers)]
 
-    def _check_sender(self, message: Storable | Decision, envelope: Envelope) -> None:
+    def _check_signature(self, message: Storable | Decision, envelope: Envelope) -> None:
         if self._keys is not None:
             try:
                 owner = self._keys.owner(envelope, Result.TYPE).name
@@ -244,13 +245,18 @@ class Server:
     def _refuse(
         self, delivery: Delivery, reason: str, run: object, node: object, transport: Transport, consumer: Consumer
     ) -> None:
-        """To the dead letters; the runner that may wait for it is told, if the message says which."""
-        log.error("dead letter: %s", reason, extra={"event": "dead_letter"})
+        """To the dead letters; the runner that may wait for it is told, if the message says which.
+
+        Not so what somebody said in another node's name: that node's answer to the run is still to come.
+        """
+        log.error("dead letter: %s", reason, extra={"event": "dead_letter", "user": delivery.user})
         self.counts["dead"] += 1
         consumer.dead_letter(delivery, reason)
         with suppress(ValueError):
             messages.check_node_name(node)
             messages.check_id(run)
+            if not topology.speaks_for(delivery.user, str(node)):
+                return
             receipt = Receipt(str(run), str(node), messages.FAILED, {"reason": f"not stored: {reason[:1000]}"})
             transport.publish_receipts([(str(run), encode(receipt))])
 
@@ -267,6 +273,24 @@ class Server:
             if not all(writer.is_idle for writer in self._writers):
                 consumer.receive(min(0.1, max(0.0, deadline_s - time.monotonic())))
             self._settle_written(transport, consumer)
+
+
+def _check_sender(message: Storable | Decision, user: str | None) -> None:
+    """A node speaks for itself alone, where the broker tells the nodes apart."""
+    if not topology.speaks_for(user, message.node):
+        log.error(
+            "a %s in the name of %s comes from %s", message.TYPE, message.node, topology.sender(user),
+            extra={"event": "wrong_sender", "node": message.node, "user": user},
+        )  # fmt: skip
+        raise MessageError(f"a {message.TYPE} in the name of {message.node}, sent by {topology.sender(user)}")
+
+
+def _sent_by(user: str | None, message: Storable | Decision) -> Storable | Decision:
+    """The message; in a heartbeat with whose login sent it, whatever the node may say of that itself."""
+    if not isinstance(message, Heartbeat):
+        return message
+    agent = {name: value for name, value in message.agent.items() if name != "user"}
+    return replace(message, agent=agent if user is None else {**agent, "user": user})
 
 
 def _kind(message: Storable | Decision, outcome: Outcome) -> str:

@@ -16,6 +16,9 @@ Spread over several queues by node, results go another way::
 
 A client publishes to vogeler.results and vogeler.receipts alone: its dead letters go through
 vogeler.results too, so that it needs no other right.
+
+The broker's users have names as well. ``vogeler.node.<name>`` is the user of one node, and speaks for no other;
+whatever else a user is called, it speaks for whom it says. What each may do in the broker is in roles.py.
 """
 
 from __future__ import annotations
@@ -29,12 +32,20 @@ BY_NODE_EXCHANGE = "vogeler.results.by-node"
 RESULTS_QUEUE = "vogeler.results"
 DEAD_QUEUE = "vogeler.dead"
 
+NUMBERED_QUEUES = r"vogeler\.results\.[0-9]+"  # a regular expression for numbered_queue()
+
 RESULTS_BINDING = "result.#"
 DEAD_BINDING = "dead.#"
 
 ALL_KEY = "all"
 PROBE_KEY = "probe"  # bound by nobody: publishing to it proves the right to publish
 SERVERS_KEY = "servers"  # how many numbered queues of results there are from now on
+
+SERVER_USER = "vogeler.server"
+RUNNER_USER = "vogeler.runner"
+ADMIN_USER = "vogeler.admin"
+NODES_USER = "vogeler-node"  # one for all nodes, where they have none of their own
+_NODE_USER = "vogeler.node."
 
 
 def node_queue(node: str) -> str:
@@ -85,3 +96,32 @@ def receipts_queue(run: str) -> str:
 def client_bindings(node: str, groups: tuple[str, ...]) -> list[str]:
     """The broadcast keys that a node's queue is bound to."""
     return [ALL_KEY, node_key(node), *(group_key(group) for group in groups)]
+
+
+def node_user(node: str) -> str:
+    """The broker's user of one node."""
+    return _NODE_USER + node
+
+
+def runner_user(operator: str) -> str:
+    """The broker's user of one operator."""
+    return f"{RUNNER_USER}.{operator}"
+
+
+def is_node_user(user: str) -> bool:
+    """Whether it is the user of one node."""
+    return user.startswith(_NODE_USER)
+
+
+def speaks_for(user: str | None, node: str | None) -> bool:
+    """Whether a user may send what is said to come from a node; ``node`` None: from none of them, as commands do.
+
+    ``user`` as in ``Delivery``: None where nobody can tell, "" where the sender did not say. That is nobody's word: a
+    node could leave its name out.
+    """
+    return user is None or (node is not None and user == node_user(node)) or (user != "" and not is_node_user(user))
+
+
+def sender(user: str | None) -> str:
+    """Whose login sent a message, in words."""
+    return f"the user {user}" if user else "somebody who does not say who"

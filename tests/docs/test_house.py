@@ -18,7 +18,7 @@ MODULES = {
 }
 
 # Part of vogeler/ → the parts it may import, besides errors and itself. The same table is in CONTRIBUTING.md.
-LOW = {"registry", "urls", "tls", "backoff", "units", "messages", "topology"}
+LOW = {"registry", "urls", "tls", "backoff", "units", "messages", "topology", "roles"}
 ALL = LOW | {
     "config",
     "globs",
@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "units": set(),
     "batch": set(),
     "topology": set(),
+    "roles": {"topology"},
     "versions": set(),
     "watched": set(),
     "messages": {"units"},
@@ -75,7 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "redact": {"leaves", "messages"},
     "execute": {"backoff", "formats", "leaves", "plugins", "processes", "redact", "rlimits", "messages", "units"},
     "messaging": LOW,
-    "persistence": LOW - {"topology", "backoff"} | {"leaves"},
+    "persistence": LOW - {"topology", "roles", "backoff"} | {"leaves"},
     "writer": {"audit", "backoff", "batch", "messages", "messaging", "persistence", "retention"},
     "client": ALL - {"config", "persistence", "writer"},
     "server": ALL - {"config", "formats", "plugins", "processes", "redact", "rlimits", "execute"},

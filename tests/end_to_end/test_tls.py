@@ -187,14 +187,18 @@ def test_files_that_can_not_be_used_are_named(scheme: str, ours: Authority, thei
 def test_with_certificates_all_round_a_fleet_needs_no_password_for_the_broker(
     demanding: RabbitMQ, ours: Authority, couchdb_server: CouchServer, couch_url: str, tmp_path: Path
 ) -> None:
-    """They log in by what their certificates say, and may name themselves in the URL; the store demands one as well."""
+    """They log in by what their certificates say, and name themselves in the URL; the store demands one as well."""
     server, web01 = ours.issue("server"), ours.issue("web01")
     store = (couchdb_server.host, couchdb_server.port)
     with ExitStack() as stack:
         port = stack.enter_context(tls_before(store, ours.issue("store", "localhost"), clients=ours))
         dbhost = couch_url.replace("couch://", "couchs://").replace(f"{store[0]}:{store[1]}", f"localhost:{port}")
         broker = f"amqps://localhost:{demanding.tls_port}/fleet"
-        fleet = Fleet(broker + options(ours, server), dbhost + options(ours, server), tmp_path)
+        fleet = Fleet(
+            broker.replace("localhost", "server@localhost") + options(ours, server),
+            dbhost + options(ours, server),
+            tmp_path,
+        )
         stack.callback(fleet.stop)
         fleet.plugin("facts", "echo fact")
         assert fleet.admin("setup").returncode == 0

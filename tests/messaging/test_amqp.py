@@ -196,6 +196,49 @@ def test_a_client_needs_no_right_but_to_its_own_queue_and_two_exchanges(
         rabbitmq.delete_user("agent")
 
 
+def test_a_delivery_tells_whose_login_sent_it(transport: Transport, raw_channel: Any, rabbitmq: RabbitMQ) -> None:
+    """A dead letter, who sent it in the first place. A header says nothing where letters are not dead yet."""
+    transport.publish_result(message("named"), "web01")
+    claims = pika.BasicProperties(headers={"x-vogeler-user": "vogeler.node.web01"})
+    raw_channel.basic_publish(topology.RESULTS_EXCHANGE, "result.web01", b"nameless", claims)
+    results = transport.consume_results(10)
+    for body, user in (("named", rabbitmq.user), ("nameless", "")):
+        delivery = results.receive(LIMIT_S)
+        assert delivery is not None
+        assert (body_of(delivery), delivery.user) == (body, user)
+        results.dead_letter(delivery, "why not")
+    dead = transport.consume_dead()
+    assert [getattr(dead.receive(LIMIT_S), "user", None) for _ in range(2)] == [rabbitmq.user, ""]
+
+
+def test_a_login_that_the_broker_has_another_name_for_is_told_so(amqp_url: str) -> None:
+    """As with a certificate, when the URL names somebody else."""
+    transport = messaging.connect(amqp_url)
+    transport.setup()
+    vars(transport)["_user"] = "somebody"
+    with pytest.raises(TransportError, match="user_id") as caught:
+        transport.publish_result(message("x"), "web01")
+    assert "name the user in the URL" in (caught.value.remedy or "")
+    transport.close()
+
+
+def test_a_login_that_may_declare_nothing_is_enough_once_everything_is_there(
+    transport: Transport, rabbitmq: RabbitMQ, vhost: str
+) -> None:
+    rabbitmq.create_user("modest", "modest")
+    try:
+        rabbitmq.set_permissions(vhost, "modest", configure="^$")
+        modest = messaging.connect(f"amqp://modest:modest@{rabbitmq.host}:{rabbitmq.port}/{vhost}")
+        assert modest.setup() == []
+        rabbitmq.delete_queue(vhost, topology.DEAD_QUEUE)
+        with pytest.raises(TransportError, match="ACCESS_REFUSED"):
+            modest.setup()
+        assert transport.setup() == [f"created queue {topology.DEAD_QUEUE}"]
+        modest.close()
+    finally:
+        rabbitmq.delete_user("modest")
+
+
 def test_a_node_name_too_long_for_the_broker_is_refused_with_the_reason(transport: Transport) -> None:
     with pytest.raises(UsageError, match="too long"):
         transport.consume_commands("n" * 250, ())
@@ -292,14 +335,15 @@ def test_a_connection_that_is_reset_at_any_moment_of_its_making_may_be_tried_aga
 
 
 def test_a_value_that_is_left_out_takes_less_than_500_bytes_in_frames() -> None:
-    node, digest = "web-frontend-01.example.org", "sha256:" + hashlib.sha256(b"packages").hexdigest()
-    about = {"run": new_id(), "requested_by": "alice@operations01.example.org", "exit_code": 0, "duration_s": 0.187}
+    node, digest = "web01.example.org", "sha256:" + hashlib.sha256(b"packages").hexdigest()
+    about = {"run": new_id(), "requested_by": "alice@ops01.example.org", "exit_code": 0, "duration_s": 0.187}
     result = Result(node, "packages", "packages", 1795260662943104, "ok", now(), value=OMITTED, digest=digest, **about)
     envelope = encode(result)
     method = spec.Basic.Publish(
         exchange=topology.RESULTS_EXCHANGE, routing_key=topology.result_key(node), mandatory=True
     )
-    frames = [frame.Method(1, method), frame.Header(1, len(envelope.body), properties_of(envelope))]
+    properties = properties_of(envelope, user_id=topology.node_user(node))
+    frames = [frame.Method(1, method), frame.Header(1, len(envelope.body), properties)]
     assert sum(len(one.marshal()) for one in [*frames, frame.Body(1, envelope.body)]) < 500
 
 

@@ -48,6 +48,13 @@ def failure(path: object) -> TransportError:
     return caught.value
 
 
+def test_nobody_can_tell_who_wrote_into_a_file(transport: Transport) -> None:
+    transport.publish_result(message("x"), "web01")
+    delivery = transport.consume_results(1).receive(LIMIT_S)
+    assert delivery is not None
+    assert delivery.user is None
+
+
 # --- the file ----------------------------------------------------------------------------------------
 
 

@@ -71,13 +71,22 @@ class CouchServer:
                 if error.code != 404:
                     raise
 
+    def delete_logins(self) -> None:
+        """Delete those of Vogeler's."""
+        for row in self.api("GET", "/_users/_all_docs")["rows"]:
+            if row["id"].startswith("org.couchdb.user:vogeler."):
+                self.api("DELETE", f"/_users/{row['id']}?rev={row['value']['rev']}")
+
 
 class _PouchServer(CouchServer):
     """pouchdb-server, whose data are gone when it stops."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(f"http://{HOST}:{_free_port()}")
+    def __init__(self, folder: Path, login: str = "") -> None:
+        """``login``: ``name:password`` of its administrator; without one everybody is."""
+        super().__init__(f"http://{login and login + '@'}{HOST}:{_free_port()}")
         self._folder = folder  # it leaves a log and a configuration where it is started
+        if login:
+            (folder / "config.json").write_text(json.dumps({"admins": {self.user: self.password}}))
         self._process: Optional[subprocess.Popen[bytes]] = None
 
     def start(self) -> None:
@@ -115,9 +124,9 @@ def _free_port() -> int:
 
 
 @contextmanager
-def private_server(folder: Path) -> Iterator[CouchServer]:
+def private_server(folder: Path, login: str = "") -> Iterator[CouchServer]:
     """A pouchdb-server, running, and its end."""
-    server = _PouchServer(folder)
+    server = _PouchServer(folder, login)
     try:
         server.start()
         yield server
@@ -128,6 +137,12 @@ def private_server(folder: Path) -> Iterator[CouchServer]:
 @pytest.fixture(scope="session")
 def couchdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CouchServer]:
     """The session's CouchDB, running."""
+    with _named_or_private(tmp_path_factory.mktemp("couchdb")) as server:
+        yield server
+
+
+@contextmanager
+def _named_or_private(folder: Path, login: str = "") -> Iterator[CouchServer]:
     if os.environ.get(VARIABLE):
         yield CouchServer(os.environ[VARIABLE])
         return
@@ -135,8 +150,24 @@ def couchdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CouchSe
         if os.environ.get("CI"):
             pytest.fail("pouchdb-server is not installed, and CI must not skip its tests")
         pytest.skip("pouchdb-server is not installed: run tests/servers/install")
-    with private_server(tmp_path_factory.mktemp("couchdb")) as server:
+    with private_server(folder, login) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def couchdb_with_logins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CouchServer]:
+    """A CouchDB with an administrator, so that others are none."""
+    with _named_or_private(tmp_path_factory.mktemp("couchdb-logins"), "admin:secret") as server:
+        yield server
+
+
+@pytest.fixture
+def couch_url_with_logins(couchdb_with_logins: CouchServer) -> Iterator[str]:
+    """As ``couch_url``, with the login of the administrator; logins of Vogeler's are deleted after."""
+    database = f"vogeler_{secrets.token_hex(6)}"
+    yield couchdb_with_logins.url(database)
+    couchdb_with_logins.delete(database)
+    couchdb_with_logins.delete_logins()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vogeler import formats, globs, registry, targets, urls
+from vogeler import formats, globs, registry, targets, topology, urls
 from vogeler.backoff import Backoff
 from vogeler.batch import Batch, Pace
 from vogeler.errors import MOST_CHARACTERS, UsageError
@@ -263,3 +263,27 @@ def test_an_error_is_cut_in_its_middle_and_is_utf8() -> None:
     assert len(error.message) <= MOST_CHARACTERS
     assert error.remedy == "\\ud800"
     assert str(error) == error.message
+
+
+@pytest.mark.parametrize(
+    ("user", "node", "speaks"),
+    [
+        ("vogeler.node.web01", "web01", True),
+        ("vogeler.node.web01", "web02", False),
+        ("vogeler.node.web01", "web01.example", False),
+        ("vogeler.node.web01", "WEB01", False),
+        ("vogeler.node.", "web01", False),
+        ("vogeler-node", "web01", True),
+        ("vogeler.server", "web01", True),
+        ("", "web01", False),
+        (None, "web01", True),
+        ("vogeler.node.web01", None, False),
+        ("vogeler.runner", None, True),
+        ("", None, False),
+        (None, None, True),
+    ],
+)
+def test_a_nodes_login_speaks_for_that_node_and_nobody_for_one_that_sends_no_name(
+    user: str | None, node: str | None, speaks: bool
+) -> None:
+    assert topology.speaks_for(user, node) is speaks

@@ -18,7 +18,7 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    _EXTRA = ("event", "run", "node", "alias", "status", "counts")
+    _EXTRA = ("event", "run", "node", "alias", "status", "user", "counts")
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {

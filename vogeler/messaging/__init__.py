@@ -28,13 +28,16 @@ SETUP_REMEDY = "run `vogeler-admin setup`"
 class Delivery:
     """One message handed to a consumer. Ack it, or dead-letter it; else it comes again.
 
-    ``reason`` and ``source`` (the queue it was meant for) are set on dead letters only.
+    ``reason`` and ``source`` (the queue it was meant for) are set on dead letters only. ``user``: whose login sent it,
+    as the broker has checked; "" where the sender did not say; None on an engine that can't tell. Of a dead letter, who
+    sent it in the first place.
     """
 
     envelope: Envelope
     redelivered: bool = False
     reason: str | None = None
     source: str | None = None
+    user: str | None = None
     tag: Any = field(default=None, repr=False)
 
 

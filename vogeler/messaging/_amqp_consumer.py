@@ -25,12 +25,13 @@ from vogeler.messaging._amqp_pika import pika, pika_errors
 REASON_HEADER = "x-vogeler-reason"
 SOURCE_HEADER = "x-vogeler-source"
 SIGNATURE_HEADER = "x-vogeler-signature"
+USER_HEADER = "x-vogeler-user"  # who sent what is a dead letter now
 _SERVE_EVERY_S = 1.0
 # All headers must fit into one frame (128 KiB by default), the reason is one of them.
 _REASON_CHARACTERS = 4000
 
-# Publishes to an exchange under a key and returns when it is confirmed.
-Publish = Callable[[str, str, bytes, pika.BasicProperties], None]
+# Publishes to an exchange under a key, with headers, and returns when it is confirmed.
+Publish = Callable[[str, str, Envelope, dict[str, str]], None]
 
 
 class AmqpConsumer:
@@ -135,9 +136,18 @@ class AmqpConsumer:
                 bool(method.redelivered),
                 _text(headers.get(REASON_HEADER) or death.get("reason")),
                 _text(headers.get(SOURCE_HEADER) or death.get("queue")),
+                self._sender(properties.user_id or "", headers.get(USER_HEADER)),
                 (self, method.delivery_tag),
             )
         )
+
+    def _sender(self, user: str, told: object) -> str:
+        """Whose login sent it; of a dead letter whom that one ``told`` to have it from.
+
+        Not if a node did: it may dead-letter what was sent to it, and could name anybody.
+        """
+        trusted = self._queue == topology.DEAD_QUEUE and topology.speaks_for(user, None)
+        return str(told) if trusted and told is not None else user
 
     def _on_cancel(self, _frame: Any) -> None:
         self._cancelled = True
@@ -162,9 +172,12 @@ class AmqpConsumer:
         """Publish it to the dead letters, and ack it once the broker has it there."""
         if not self._held([delivery]) and not self._auto_ack:  # of an earlier connection: it comes again
             return
-        envelope = delivery.envelope
-        headers = {REASON_HEADER: reason[:_REASON_CHARACTERS], SOURCE_HEADER: delivery.source or self._queue}
-        self._publish(*self._dead_route, envelope.body, properties_of(envelope, headers=headers))
+        headers = {
+            REASON_HEADER: reason[:_REASON_CHARACTERS],
+            SOURCE_HEADER: delivery.source or self._queue,
+            USER_HEADER: delivery.user or "",
+        }
+        self._publish(*self._dead_route, delivery.envelope, headers)
         self.ack([delivery])
 
     def wake(self) -> None:

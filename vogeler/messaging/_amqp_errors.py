@@ -87,6 +87,11 @@ def is_away(error: BaseException | None) -> bool:
     return isinstance(error, pika_errors.ChannelClosed) and "is down or inaccessible" in _reply(error)
 
 
+def is_forbidden(error: BaseException | None) -> bool:
+    """Whether RabbitMQ says that the login may not do this."""
+    return isinstance(error, pika_errors.ChannelClosed) and error.reply_code == _ACCESS_REFUSED
+
+
 def _refusal(error: pika_errors.ChannelClosed, where: str) -> TransportError:
     text = _reply(error)
     # A delivery that was held for too long passes, too.
@@ -95,6 +100,10 @@ def _refusal(error: pika_errors.ChannelClosed, where: str) -> TransportError:
     if error.reply_code == _PRECONDITION_FAILED and "max size" in text:
         return MessageTooLarge(
             f"the broker at {where} refuses: {text}", "raise its max_message_size, or lower the plugin's max_output"
+        )
+    if error.reply_code == _PRECONDITION_FAILED and "user_id" in text:
+        return TransportError(
+            f"the broker at {where} refuses: {text}", "name the user in the URL by the name that RabbitMQ has for it"
         )
     if error.reply_code in _CHANNEL_REMEDIES:
         return TransportError(f"the broker at {where} refuses: {text}", _CHANNEL_REMEDIES[error.reply_code])

@@ -77,7 +77,7 @@ class LocalConsumer:
                     "UPDATE messages SET consumer = ? WHERE id = ?", [(self._consumer, row[0]) for row in rows]
                 )
         for number, redelivered, reason, source, *content in rows:
-            self._ready.append(Delivery(Envelope(*content), bool(redelivered), reason, source, (self, number)))
+            self._ready.append(Delivery(Envelope(*content), bool(redelivered), reason, source, tag=(self, number)))
         if not self._auto_ack:
             self._unacked.update(row[0] for row in rows)
 

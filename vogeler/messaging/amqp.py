@@ -17,12 +17,12 @@ from vogeler.messages import Envelope, new_id
 from vogeler.messaging import COMMANDS_PREFETCH, DEAD_PREFETCH, NODE_QUEUE_EXPIRES_S, SETUP_REMEDY, QueueDepth
 from vogeler.messaging._amqp_answers import CLOSE_LIMIT_S, Answers, limited
 from vogeler.messaging._amqp_consumer import AmqpConsumer, properties_of
-from vogeler.messaging._amqp_errors import is_away, translated
+from vogeler.messaging._amqp_errors import is_away, is_forbidden, translated
 from vogeler.messaging._amqp_pika import pika, pika_errors
 from vogeler.messaging._amqp_results import ResultsConsumer
 from vogeler.messaging._amqp_spare import SpareConsumer
 from vogeler.messaging._amqp_spread import Spread, numbered
-from vogeler.messaging._amqp_url import open_any
+from vogeler.messaging._amqp_url import GUEST, open_any
 from vogeler.urls import Url
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class AmqpTransport:
         self._clustered = clustered
         self._where = str(url)
         self._answers = Answers(connection, self._where)
+        self._user = url.user or GUEST
         self._confirmed: Any = None
         self._unconfirmed: Any = None
 
@@ -77,22 +78,25 @@ class AmqpTransport:
     def setup(self) -> list[str]:
         """Declare what is missing. What is there with other properties is a TransportError.
 
-        Where results are spread over numbered queues the bindings stay as they are.
+        Where results are spread over numbered queues the bindings stay as they are. A login that may declare nothing
+        finds nothing to do where everything is there.
         """
-        made: list[str] = []
-        for exchange, kind in _EXCHANGES.items():
-            if self._passive("exchange_declare", exchange) is None:
-                made.append(f"created exchange {exchange}")
-            self._once("exchange_declare", exchange, kind, durable=True)
+        missing = [f"exchange {name}" for name in _EXCHANGES if self._passive("exchange_declare", name) is None]
+        missing += [f"queue {name}" for name in _QUEUES if self._passive("queue_declare", name) is None]
+        try:
+            for exchange, kind in _EXCHANGES.items():
+                self._once("exchange_declare", exchange, kind, durable=True)
+        except TransportError as error:
+            if missing or not is_forbidden(error.__cause__):
+                raise
+            return []
         for queue, arguments in _QUEUES.items():
-            if self._passive("queue_declare", queue) is None:
-                made.append(f"created queue {queue}")
             self._once("queue_declare", queue, durable=True, arguments=arguments)
         for binding in _BINDINGS:
             self._once("queue_bind", *binding)
         if self._passive("queue_declare", topology.numbered_queue(1)) is None:
             self._once("queue_bind", *_RESULTS_BINDING)
-        return made
+        return [f"created {name}" for name in missing]
 
     def spread_results(self, queues: int) -> list[str]:
         """With RabbitMQ's plugin for exchanges of the type x-consistent-hash."""
@@ -114,7 +118,7 @@ class AmqpTransport:
                 consumer.start(prefetch=2)
             binding = queue, topology.RESULTS_EXCHANGE, f"{topology.PROBE_KEY}.{probe.message_id}"
             self._once("queue_bind", *binding)
-            self._publish_safely(topology.RESULTS_EXCHANGE, binding[2], probe.body, properties_of(probe))
+            self._publish_safely(topology.RESULTS_EXCHANGE, binding[2], probe, {})
             self._once("queue_unbind", *binding)
             first = consumer.receive(_PROBE_LIMIT_S)
             if first is None or first.envelope.message_id != probe.message_id:
@@ -253,7 +257,7 @@ class AmqpTransport:
 
     def _routed(self, envelope: Envelope, keys: Sequence[str], expiration: str, ttl_s: float) -> bool:
         """Before it is confirmed thousands of queues write it to the disk, which may take as long as it is valid."""
-        properties = properties_of(envelope, expiration=expiration, headers={"CC": list(keys[1:])})
+        properties = self._properties(envelope, expiration=expiration, headers={"CC": list(keys[1:])})
         try:
             with translated(self._where), self._answers.awaited(least_s=ttl_s):
                 self._confirming().basic_publish(
@@ -267,28 +271,31 @@ class AmqpTransport:
 
     def publish_result(self, envelope: Envelope, node: str) -> None:
         """Returns when the broker has it on disk, on a majority of a cluster."""
-        self._publish_safely(
-            topology.RESULTS_EXCHANGE, topology.result_key(node), envelope.body, properties_of(envelope)
-        )
+        self._publish_safely(topology.RESULTS_EXCHANGE, topology.result_key(node), envelope, {})
 
     def publish_receipts(self, receipts: Sequence[tuple[str, Envelope]]) -> None:
         """Transient and unconfirmed: for whoever is watching."""
         transient = pika.DeliveryMode.Transient.value
         with translated(self._where):
             for run, envelope in receipts:
-                properties = properties_of(envelope, delivery_mode=transient)
+                properties = self._properties(envelope, delivery_mode=transient)
                 self._unconfirming().basic_publish(topology.RECEIPTS_EXCHANGE, run, envelope.body, properties)
 
-    def _publish_safely(self, exchange: str, key: str, body: bytes, properties: pika.BasicProperties) -> None:
+    def _publish_safely(self, exchange: str, key: str, envelope: Envelope, headers: dict[str, str]) -> None:
+        properties = self._properties(envelope, headers=headers or None)
         try:
-            with translated(self._where), self._answers.awaited(len(body)):
-                self._confirming().basic_publish(exchange, key, body, properties, mandatory=True)
+            with translated(self._where), self._answers.awaited(len(envelope.body)):
+                self._confirming().basic_publish(exchange, key, envelope.body, properties, mandatory=True)
         except TransportError as error:
             if isinstance(error.__cause__, pika_errors.UnroutableError):
                 raise TransportError(
                     f"no queue at {self._where} takes {key!r} from the exchange {exchange}", SETUP_REMEDY
                 ) from error
             raise
+
+    def _properties(self, envelope: Envelope, **more: Any) -> pika.BasicProperties:
+        """With our login, which the broker compares with that of the connection (its "Validated User-ID")."""
+        return properties_of(envelope, user_id=self._user, **more)
 
     def _confirming(self) -> Any:
         if self._confirmed is None or not self._confirmed.is_open:

@@ -51,6 +51,7 @@ class NodeSummary:
     problems: tuple[str, ...]  # the keys whose last check did not end well
     checked: Mapping[str, str] = field(default_factory=dict)  # key → when its last check was, by the node's clock
     intervals: Mapping[str, float] = field(default_factory=dict)  # key → how often its plugin runs by itself, seconds
+    user: str | None = None  # whose login at the broker its last heartbeat came with, where that is known
 
     @classmethod
     def of(cls, status: Document) -> NodeSummary:
@@ -65,6 +66,7 @@ class NodeSummary:
             problems=tuple(sorted(key for key, check in checks.items() if check.get("status") not in WELL)),
             checked={key: check["checked_at"] for key, check in checks.items() if _time(check.get("checked_at"))},
             intervals=_intervals(_list(agent.get("plugins"))),
+            user=_text(agent.get("user")),
         )
 
 

@@ -208,6 +208,11 @@ class Database:
                 rows.revs[row["id"]] = str(row.get("rev"))
             elif error == "conflict":
                 rows.conflicts.add(row["id"])
+            elif error == "unauthorized":
+                raise StoreError(
+                    f"the store at {self._where} does not let this login write: {_said(row)}",
+                    "name a login that may: docs/security.md, `Who can do what with which credential`",
+                )
             elif error in _ROW_TRANSIENT:
                 raise StoreUnavailable(f"the store at {self._where} could not write {row['id']}: {_said(row)}")
             else:

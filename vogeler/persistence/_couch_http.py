@@ -59,7 +59,7 @@ class Couch:
     def call(
         self, method: str, *path: str, body: object = None, options: Mapping[str, str] = _NONE, **query: object
     ) -> Any:
-        """One request: ``get``, ``post``, ``put``. Returns the decoded JSON of the answer.
+        """One request: ``get``, ``post``, ``put``, ``delete``. Returns the decoded JSON of the answer.
 
         A ``body`` of bytes is JSON already; ``options`` are parts of the query that are not JSON.
         Raises Refusal, StoreUnavailable.

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 from vogeler.errors import StoreUnavailable, UsageError
 from vogeler.leaves import Scalar, plain
 from vogeler.persistence import Document, NodeSummary, Outcome, Storable, _couch_audit, _couch_design, _merge, _prune
+from vogeler.persistence._couch_access import Access
 from vogeler.persistence._couch_copies import CopiedDatabase
 from vogeler.persistence._couch_database import Database, Found, Rows
 from vogeler.persistence._couch_http import Couch, Refusal
@@ -77,6 +78,10 @@ class CouchStore:
                     plural = "" if views == 1 else "s"
                     done.append(f"loaded design document {name} into {database} ({views} view{plural})")
         return done
+
+    def access(self) -> Access:
+        """Who may read and write here."""
+        return Access(self._couch, self._databases(), self._load)
 
     def ping(self) -> str:
         """The server's name and version, after asking for each database."""

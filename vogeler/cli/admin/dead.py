@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vogeler.messaging import Consumer, Delivery, Transport
 
 HELP = "look at the dead letters, put them back into the results queue, or drop them for good"
-_COLUMNS = ("id", "type", "source", "size_bytes", "reason")
+_COLUMNS = ("id", "type", "source", "user", "size_bytes", "reason")
 _ANSWER_WITHIN_S = 5.0
 
 
@@ -84,6 +84,9 @@ def _requeue(letter: Delivery, consumer: Consumer, transport: Transport) -> bool
     except VogelerError as error:
         talk(f"not requeued: {identity}: {error.message}; it would come straight back")
         return False
+    if not topology.speaks_for(letter.user, message.node):
+        talk(f"not requeued: {identity}: in the name of {message.node}, sent by {topology.sender(letter.user)}")
+        return False
     transport.publish_result(letter.envelope, message.node)
     consumer.ack([letter])
     talk(f"requeued {identity} of {message.node}")
@@ -100,6 +103,7 @@ def _row(letter: Delivery) -> dict[str, Any]:
         "id": _identity(letter),
         "type": letter.envelope.type,
         "source": letter.source,
+        "user": letter.user,
         "size_bytes": len(letter.envelope.body),
         "reason": letter.reason,
     }
@@ -107,7 +111,8 @@ def _row(letter: Delivery) -> dict[str, Any]:
 
 def _show(letter: Delivery) -> None:
     """The body as it is when it is JSON, else its first bytes."""
-    for name, text in (("id", _identity(letter)), ("source", letter.source), ("reason", letter.reason)):
+    facts = {"id": _identity(letter), "source": letter.source, "user": letter.user, "reason": letter.reason}
+    for name, text in facts.items():
         print(f"{name}: {printable(str(text))}")
     body = letter.envelope.body
     try:

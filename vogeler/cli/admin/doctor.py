@@ -116,6 +116,18 @@ def _nodes(nodes: list[NodeSummary], settings: Settings) -> Iterator[dict[str, A
     behind = states[LATE] + states[SILENT]
     remedy = "vogeler-admin nodes --late --silent lists them" if behind else None
     yield _finding("nodes", "warn" if behind else "ok", finding, remedy)
+    yield from _logins(nodes)
     count = sum(bool(stale(node, now_s, settings)) for node in nodes)
     remedy = "vogeler-admin nodes --stale lists them" if count else None
     yield _finding("keys", "warn" if count else "ok", f"stale on {count} of {len(nodes)} nodes", remedy)
+
+
+def _logins(nodes: list[NodeSummary]) -> Iterator[dict[str, Any]]:
+    """Whether several nodes come with one login: whoever has it could speak for them all."""
+    counts = Counter(node.user for node in nodes if node.user is not None)
+    shared = [f"{user} is the login of {count} nodes" for user, count in sorted(counts.items()) if count > 1]
+    if shared:
+        remedy = "vogeler-admin setup --roles --node NAME gives a node a login of its own"
+        yield _finding("logins", "warn", f"{', '.join(shared)}: each can speak for the others", remedy)
+    elif counts:
+        yield _finding("logins", "ok", "no two nodes have the same login")

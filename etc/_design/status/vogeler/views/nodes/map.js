@@ -19,6 +19,7 @@ function (doc) {
       version: agent.version,
       started_at: agent.started_at,
       groups: agent.groups,
+      user: agent.user,
       plugins: plugins.filter(function (plugin) {
         return object(plugin).interval_s;
       }).map(function (plugin) {
