@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 pytest_plugins = [
@@ -13,12 +15,17 @@ pytest_plugins = [
 ]
 
 SERVER_FIXTURES = {"rabbitmq", "vhost", "amqp_url", "cluster", "couchdb_server", "couch_url", "broker_to_break"}
-SERVER_FIXTURES |= {"logins", "nobodys", "couchdb_with_logins", "couch_url_with_logins"}
+SERVER_FIXTURES |= {"demanding", "logins", "nobodys", "couchdb_with_logins", "couch_url_with_logins"}
 SERVER_ENGINES = {"amqp", "couch"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--local-only", action="store_true", help="leave out what needs RabbitMQ or CouchDB")
+
+
+def pytest_configure() -> None:
+    """What was started in the background ignores Ctrl-C, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -27,6 +27,7 @@ _REMEDIES = {
 }
 _UNKNOWN_AUTHORITY = "name the file with the authority's certificates: ?cafile=/path/ca.pem"
 _OURS_MISSING = "name a certificate that its authority has signed: ?certfile=/path/cert.pem&keyfile=/path/key.pem"
+ENDED = "does it demand a client certificate (?certfile=), or not trust ours?"
 _ALERT = re.compile(r"\[SSL: \w*ALERT_\w+")  # how OpenSSL names what the other side has said
 # What a server says of the certificate that it was shown: RFC 8446, 6.2.
 _OF_OURS = {
@@ -85,7 +86,7 @@ def ended(error: BaseException) -> str | None:
     """What to ask oneself where the other side has ended TLS without a word; None for what is something else."""
     if "EOF occurred in violation of protocol" not in str(error):
         return None
-    return "does it demand a client certificate (?certfile=), or not trust ours?"
+    return ENDED
 
 
 @contextmanager

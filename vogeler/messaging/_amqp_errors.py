@@ -79,7 +79,10 @@ def _ours(error: BaseException, where: str, trouble: str) -> TransportError:
     refused = tls.refusal(error)
     if refused is not None:
         return TransportError(f"the broker at {where} {refused[0]}", refused[1])
-    return TransportUnavailable(f"{trouble} at {where}: {_reason(error)}")
+    reason = _reason(error)
+    if isinstance(error, _NO_AMQP) and where.startswith("amqps:"):  # TLS 1.3: refused behind the handshake
+        reason += f"; {tls.ENDED}"
+    return TransportUnavailable(f"{trouble} at {where}: {reason}")
 
 
 def is_away(error: BaseException | None) -> bool:
