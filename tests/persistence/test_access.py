@@ -139,7 +139,7 @@ FORBIDDEN_BY_COUCHDB = {
 
 
 @pytest.mark.parametrize("user", ["vogeler.test-reader", "vogeler.test-stranger", ""])
-@pytest.mark.parametrize("part", ["", "_status", "_history"])
+@pytest.mark.parametrize("part", ["", "_status", "_history", "_audit"])
 def test_others_than_writers_write_nothing(protected: Protected, user: str, part: str) -> None:
     db = f"/{protected.database}{part}"
     admin = protected.server
@@ -159,7 +159,7 @@ def test_others_than_writers_write_nothing(protected: Protected, user: str, part
 
 @pytest.mark.parametrize("user", ["vogeler.test-stranger", ""])
 def test_who_is_no_member_reads_nothing(protected: Protected, user: str) -> None:
-    for part in ("", "_status", "_history"):
+    for part in ("", "_status", "_history", "_audit"):
         for path in ("_all_docs", "_changes", "web01", "_security", "_design/access"):
             status, _ = protected.answer(user, "GET", f"/{protected.database}{part}/{path}")
             assert status in (401, 403), path
