@@ -253,17 +253,19 @@ def _private(raw: bytes) -> Any:
 
 @lru_cache(maxsize=4)
 def _public(raw: bytes) -> bytes:
+    private = _private(raw)  # which says so where the library is missing
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    public: bytes = _private(raw).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    public: bytes = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return public
 
 
 def _is_signed(raw: bytes, signature: bytes, content: bytes) -> bool:
+    library = _library()
     from cryptography.exceptions import InvalidSignature
 
     try:
-        _library().Ed25519PublicKey.from_public_bytes(raw).verify(signature, content)
+        library.Ed25519PublicKey.from_public_bytes(raw).verify(signature, content)
     except (InvalidSignature, ValueError):
         return False
     return True

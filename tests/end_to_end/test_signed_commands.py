@@ -6,6 +6,7 @@ The test's own connection to the broker is the compromised broker: it delivers w
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers.processes import Daemon, Fleet, wait_until
+from tests.servers.processes import COMMANDS, Daemon, Fleet, wait_until
 from vogeler import signing
 from vogeler.errors import ExitCode
 from vogeler.messages import Command, Envelope, Receipt, decode, encode, to_timestamp
@@ -267,3 +268,28 @@ def test_a_client_whose_keys_can_not_be_used_does_not_start(fleet: Fleet, tmp_pa
         client = fleet.client("web01", "--trusted-keys", str(tmp_path / path), "--state", str(tmp_path / "state"))
         assert client.process.wait(20) == ExitCode.USAGE
         assert reason in client.log
+
+
+@on_one_machine
+def test_without_the_library_every_program_that_needs_it_says_so_at_once(fleet: Fleet) -> None:
+    keys = {"signing_key": fleet.directory / "alice.key", "trusted_keys": fleet.directory / "trusted"}
+    signing.save(ALICE, keys["signing_key"])
+    keys["trusted_keys"].write_text(f"{ALICE.public().line}\n")
+    (fleet.directory / "without" / "cryptography").mkdir(parents=True)
+    (fleet.directory / "without" / "cryptography" / "__init__.py").write_text("raise ImportError('not installed')\n")
+    environment = {**fleet.environment, "PYTHONPATH": str(fleet.directory / "without")}
+    for command in (
+        ["vogeler-admin", "key", "new", "bob", "--signing-key", fleet.directory / "bob.key"],
+        ["vogeler-admin", "key", "show", "--signing-key", keys["signing_key"]],
+        ["vogeler-runner", "-c", "facts", "-n", "all", "--signing-key", keys["signing_key"]],
+        ["vogeler-client", "--node", "web01", "--trusted-keys", keys["trusted_keys"]],
+        ["vogeler-server", "--trusted-keys", keys["trusted_keys"]],
+    ):
+        program, *words = map(str, command)
+        done = subprocess.run(
+            [f"{COMMANDS}/{program}", *words], env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == ExitCode.USAGE, (command, done.stderr)
+        assert "signatures need the Python library cryptography" in done.stderr, command
+        assert "Traceback" not in done.stderr
+    assert not (fleet.directory / "bob.key").exists()
