@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.messaging.conftest import LIMIT_S, NOTHING_S, ConsumerProcess, eventually, message
+from tests.messaging.conftest import LIMIT_S, NOTHING_S, Connect, ConsumerProcess, eventually, message
 from tests.servers.rabbitmq import RabbitMQ
 from vogeler import messaging, topology
 from vogeler.errors import TransportError, UsageError
@@ -22,27 +22,11 @@ NODES = [f"web{number:02d}" for number in range(24)]
 QUEUES = [topology.numbered_queue(number) for number in (1, 2, 3)]
 PLUGIN = "rabbitmq_consistent_hash_exchange"
 
-Opener = Callable[[], Transport]
-
 
 @pytest.fixture
-def opener(amqp_url: str) -> Iterator[Opener]:
-    opened: list[Transport] = []
-
-    def connect() -> Transport:
-        opened.append(messaging.connect(amqp_url))
-        return opened[-1]
-
-    yield connect
-    for transport in opened:
-        transport.close()
-
-
-@pytest.fixture
-def transport(opener: Opener) -> Transport:
-    first = opener()
-    first.setup()
-    return first
+def qhost(amqp_url: str) -> str:
+    """RabbitMQ alone has queues to spread over."""
+    return amqp_url
 
 
 @pytest.fixture
@@ -105,11 +89,11 @@ class Server(threading.Thread):
 
 
 @pytest.fixture
-def serve(opener: Opener) -> Iterator[Callable[[], Server]]:
+def serve(connect: Connect) -> Iterator[Callable[[], Server]]:
     servers: list[Server] = []
 
     def starter() -> Server:
-        servers.append(Server(opener()))
+        servers.append(Server(connect()))
         return servers[-1]
 
     yield starter
@@ -150,13 +134,13 @@ def test_to_do_it_again_and_to_set_up_again_changes_nothing(transport: Transport
 
 
 def test_back_to_one_queue_nothing_else_is_left(
-    transport: Transport, opener: Opener, rabbitmq: RabbitMQ, vhost: str
+    transport: Transport, connect: Connect, rabbitmq: RabbitMQ, vhost: str
 ) -> None:
     transport.spread_results(3)
     sent = publish(transport)
     lines = transport.spread_results(1)  # nobody takes what waits: it stays
     assert [line.split()[:2] for line in lines] == [["kept", QUEUES[2]]]
-    with closing(opener()) as server:
+    with closing(connect()) as server:
         assert sorted(bodies(took(server.consume_results(10), len(sent)))) == sorted(sent)
     assert transport.spread_results(1) == [f"deleted queue {queue}" for queue in reversed(QUEUES)]
     assert rabbitmq.queues(vhost).keys() == {topology.RESULTS_QUEUE, topology.DEAD_QUEUE}
@@ -285,22 +269,22 @@ def test_a_server_needs_no_right_but_those_in_the_documentation(
 
 
 def test_without_the_plugin_it_says_what_to_do_and_loses_nothing(
-    transport: Transport, opener: Opener, rabbitmq: RabbitMQ
+    transport: Transport, connect: Connect, rabbitmq: RabbitMQ
 ) -> None:
     """Also where it is taken away later: a client keeps its result, and sends it when the plugin is there again."""
     transport.spread_results(2)
     sent = publish(transport)
     try:
         rabbitmq.enable_plugin(PLUGIN, False)
-        for action in (lambda: opener().spread_results(3), lambda: publish(opener())):
+        for action in (lambda: connect().spread_results(3), lambda: publish(connect())):
             with pytest.raises(TransportError, match="exchange type") as caught:
                 action()
             assert f"rabbitmq-plugins enable {PLUGIN}" in (caught.value.remedy or "")
     finally:
         rabbitmq.enable_plugin(PLUGIN)
-    assert opener().depths().keys() == {topology.RESULTS_QUEUE, topology.DEAD_QUEUE, *QUEUES[:2]}
-    sent += publish(opener())
-    assert sorted(bodies(took(opener().consume_results(10), len(sent)))) == sorted(sent)
+    assert connect().depths().keys() == {topology.RESULTS_QUEUE, topology.DEAD_QUEUE, *QUEUES[:2]}
+    sent += publish(connect())
+    assert sorted(bodies(took(connect().consume_results(10), len(sent)))) == sorted(sent)
 
 
 def test_the_local_engine_has_one_queue(tmp_path: Path) -> None:

@@ -45,3 +45,10 @@ def couch_store(couch_url: str) -> Iterator[Store]:
     with closing(persistence.connect(couch_url)) as opened:
         opened.setup()
         yield opened
+
+
+@pytest.fixture
+def other(couch_store: Store, couch_url: str) -> Iterator[Store]:
+    """Another server's connection to the same CouchDB."""
+    with closing(persistence.connect(couch_url)) as opened:
+        yield opened

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,13 +27,6 @@ __all__ = ["sqlite_store"]  # the fixture
 LARGE = {f"package{number}": f'{number}.ä "quoted" \\ 🐧' for number in range(100)}
 ALSO_LARGE = [f"line {number}" for number in range(200)]
 _number = itertools.count()
-
-
-@pytest.fixture
-def other(couch_store: Store, couch_url: str) -> Iterator[Store]:
-    """Another server's connection to the same CouchDB."""
-    with closing(persistence.connect(couch_url)) as opened:
-        yield opened
 
 
 Edit = Callable[[str, Callable[[Document], Document]], None]
@@ -165,19 +158,16 @@ def test_that_another_server_confirmed_a_value_makes_an_older_one_late(couch_sto
 
 
 @pytest.mark.parametrize("database", ["_history", "", "_status"])
-def test_what_another_server_writes_behind_a_copy_is_kept(couch_url, database):
+def test_what_another_server_writes_behind_a_copy_is_kept(couch_url, other, database):
     """Both have copies; the other one writes just before our write."""
-    with ExitStack() as stack:
-        other = stack.enter_context(closing(persistence.connect(couch_url)))
-        other.setup()
-        meanwhile: list[Any] = []
+    meanwhile: list[Any] = []
 
-        def interfere(exchange: Exchange) -> None:
-            if meanwhile and exchange.path == f"{urlsplit(couch_url).path}{database}/_bulk_docs":
-                other.apply(meanwhile.pop(), at(9))
-            exchange.pass_on()
+    def interfere(exchange: Exchange) -> None:
+        if meanwhile and exchange.path == f"{urlsplit(couch_url).path}{database}/_bulk_docs":
+            other.apply(meanwhile.pop(), at(9))
+        exchange.pass_on()
 
-        store, _ = stack.enter_context(between(couch_url, interfere))
+    with between(couch_url, interfere) as (store, _):
         for seq in (1, 2):
             for each in (store, other):
                 each.apply([result(seq, LARGE), result(seq, LARGE, key="dpkg"), heartbeat()], at(seq))

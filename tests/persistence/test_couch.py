@@ -8,7 +8,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -499,19 +499,16 @@ def test_a_write_whose_answer_is_lost_is_written_once(couch_url, database):
     assert lost
 
 
-def test_what_another_server_wrote_meanwhile_is_kept(couch_url):
+def test_what_another_server_wrote_meanwhile_is_kept(couch_url, other):
     """It writes between our read and our write, first into the record, then into the status."""
-    with ExitStack() as stack:
-        other = stack.enter_context(closing(persistence.connect(couch_url)))
-        other.setup()
-        meanwhile = [[result(7, "newer"), result(1, "d", key="dpkg")], [result(8, status="failed"), heartbeat()]]
+    meanwhile = [[result(7, "newer"), result(1, "d", key="dpkg")], [result(8, status="failed"), heartbeat()]]
 
-        def interfere(exchange: Exchange) -> None:
-            if meanwhile and exchange.path.endswith("_history/_bulk_docs"):
-                other.apply(meanwhile.pop(0), LATER)
-            exchange.pass_on()
+    def interfere(exchange: Exchange) -> None:
+        if meanwhile and exchange.path.endswith("_history/_bulk_docs"):
+            other.apply(meanwhile.pop(0), LATER)
+        exchange.pass_on()
 
-        store, _ = stack.enter_context(between(couch_url, interfere))
+    with between(couch_url, interfere) as (store, _):
         outcomes = store.apply([result(5, "older"), result(6, "f", key="facter"), result(1, "x", "web02")], EARLIER)
         assert [outcome.stage for outcome in outcomes] == [STORED] * 3
         assert "older" in outcomes[0].reason
@@ -523,20 +520,17 @@ def test_what_another_server_wrote_meanwhile_is_kept(couch_url):
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_result_that_another_server_stores_between_our_two_reads_is_held(couch_url, warm):
+def test_a_result_that_another_server_stores_between_our_two_reads_is_held(couch_url, other, warm):
     """Of a server that was frozen, another one has the same results: record and status are of different times then."""
-    with ExitStack() as stack:
-        other = stack.enter_context(closing(persistence.connect(couch_url)))
-        other.setup()
-        other.apply([result(1, "a")], at(1))
-        meanwhile = []
+    other.apply([result(1, "a")], at(1))
+    meanwhile = []
 
-        def interfere(exchange: Exchange) -> None:
-            if meanwhile and "_status/" in exchange.path:
-                other.apply([meanwhile.pop()], at(2))
-            exchange.pass_on()
+    def interfere(exchange: Exchange) -> None:
+        if meanwhile and "_status/" in exchange.path:
+            other.apply([meanwhile.pop()], at(2))
+        exchange.pass_on()
 
-        store, _ = stack.enter_context(between(couch_url, interfere))
+    with between(couch_url, interfere) as (store, _):
         if warm:
             store.apply([result(1, "a")], at(1))
             other.apply([result(1, "a"), heartbeat()], at(1))
@@ -548,23 +542,20 @@ def test_a_result_that_another_server_stores_between_our_two_reads_is_held(couch
 
 @pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize("noise", [False, True])
-def test_a_value_that_another_server_confirms_while_we_store_an_older_one_stays(couch_url, warm, noise):
+def test_a_value_that_another_server_confirms_while_we_store_an_older_one_stays(couch_url, other, warm, noise):
     """It finds the record as it was before our write, and its status is there before ours."""
-    with ExitStack() as stack:
-        other = stack.enter_context(closing(persistence.connect(couch_url)))
-        other.setup()
-        other.apply([result(1, "a"), result(1, "x", key="dpkg")], at(1))
-        records, meanwhile, noises = urlsplit(couch_url).path, [], []
+    other.apply([result(1, "a"), result(1, "x", key="dpkg")], at(1))
+    records, meanwhile, noises = urlsplit(couch_url).path, [], []
 
-        def interfere(exchange: Exchange) -> None:
-            if meanwhile and exchange.path == f"{records}/_bulk_docs":
-                (outcome,) = other.apply([meanwhile.pop()], at(2))
-                assert outcome.stage == UNCHANGED
-            if noises and exchange.path == f"{records}_status/_bulk_docs":
-                other.apply(noises.pop(), at(4))
-            exchange.pass_on()
+    def interfere(exchange: Exchange) -> None:
+        if meanwhile and exchange.path == f"{records}/_bulk_docs":
+            (outcome,) = other.apply([meanwhile.pop()], at(2))
+            assert outcome.stage == UNCHANGED
+        if noises and exchange.path == f"{records}_status/_bulk_docs":
+            other.apply(noises.pop(), at(4))
+        exchange.pass_on()
 
-        store, _ = stack.enter_context(between(couch_url, interfere))
+    with between(couch_url, interfere) as (store, _):
         if warm:
             store.apply([heartbeat(), result(2, "a"), result(2, "x", key="dpkg")], at(1))
         meanwhile.append(result(8, "a"))
@@ -582,59 +573,49 @@ def test_a_value_that_another_server_confirms_while_we_store_an_older_one_stays(
         }
 
 
-def test_a_value_that_another_server_confirms_after_we_stored_it_stays(couch_url):
+def test_a_value_that_another_server_confirms_after_we_stored_it_stays(couch_url, other):
     """It finds the record as we wrote it, and its status is there before ours."""
-    with ExitStack() as stack:
-        other = stack.enter_context(closing(persistence.connect(couch_url)))
-        other.setup()
-        other.apply([result(1, "a")], at(1))
-        meanwhile = [result(8, "b")]
+    other.apply([result(1, "a")], at(1))
+    meanwhile = [result(8, "b")]
 
-        def interfere(exchange: Exchange) -> None:
-            if meanwhile and exchange.path.endswith("_status/_bulk_docs"):
-                (outcome,) = other.apply([meanwhile.pop()], at(2))
-                assert outcome.stage == UNCHANGED
-            exchange.pass_on()
+    def interfere(exchange: Exchange) -> None:
+        if meanwhile and exchange.path.endswith("_status/_bulk_docs"):
+            (outcome,) = other.apply([meanwhile.pop()], at(2))
+            assert outcome.stage == UNCHANGED
+        exchange.pass_on()
 
-        store, _ = stack.enter_context(between(couch_url, interfere))
+    with between(couch_url, interfere) as (store, _):
         assert [outcome.reason for outcome in store.apply([result(5, "b")], at(3))] == [None]
         assert store.record("web01")["rpms"] == held(store.history("web01", "rpms"), at(9)) == "b"
 
 
-def test_history_that_a_server_wrote_in_vain_does_not_tell_what_the_record_never_held(couch_url):
+def test_history_that_a_server_wrote_in_vain_does_not_tell_what_the_record_never_held(couch_url, other):
     """Another server, whose clock is behind, stores a later result first: ours is late, and its history said no."""
-    with ExitStack() as stack:
-        other = stack.enter_context(closing(persistence.connect(couch_url)))
-        other.setup()
-        other.apply([result(1, "a")], at(0))
-        meanwhile = [result(3, "c")]
+    other.apply([result(1, "a")], at(0))
+    meanwhile = [result(3, "c")]
 
-        def interfere(exchange: Exchange) -> None:
-            exchange.pass_on()
-            if meanwhile and exchange.path.endswith("_history/_bulk_docs"):
-                other.apply([meanwhile.pop()], at(50))
+    def interfere(exchange: Exchange) -> None:
+        exchange.pass_on()
+        if meanwhile and exchange.path.endswith("_history/_bulk_docs"):
+            other.apply([meanwhile.pop()], at(50))
 
-        store, _ = stack.enter_context(between(couch_url, interfere))
+    with between(couch_url, interfere) as (store, _):
         (outcome,) = store.apply([result(2, "b")], at(100))
         assert "older" in outcome.reason
         assert held(store.history("web01", "rpms"), at(1000)) == store.record("web01")["rpms"] == "c"
 
 
-def test_a_first_result_that_is_stored_while_its_node_is_forgotten_stays_known(couch_url):
+def test_a_first_result_that_is_stored_while_its_node_is_forgotten_stays_known(couch_url, other):
     """The record did not exist, so that writing it is no conflict; the history must tell of it after the forget."""
-    with ExitStack() as stack:
-        other = stack.enter_context(closing(persistence.connect(couch_url)))
-        other.setup()
-        other.apply([heartbeat()], at(0))
-        admin = stack.enter_context(closing(persistence.connect(couch_url)))
-        forgets = [at(20)]
+    other.apply([heartbeat()], at(0))
+    forgets = [at(20)]
 
-        def interfere(exchange: Exchange) -> None:
-            if forgets and exchange.path.endswith("_history/_bulk_docs"):
-                assert admin.forget("web01", "alice", forgets.pop())
-            exchange.pass_on()
+    def interfere(exchange: Exchange) -> None:
+        if forgets and exchange.path.endswith("_history/_bulk_docs"):
+            assert admin.forget("web01", "alice", forgets.pop())
+        exchange.pass_on()
 
-        store, _ = stack.enter_context(between(couch_url, interfere))
+    with closing(persistence.connect(couch_url)) as admin, between(couch_url, interfere) as (store, _):
         store.apply([result(1, "a")], at(10))
         assert store.record("web01")["rpms"] == "a"
         assert held(store.history("web01"), at(1000)) == "a"
@@ -692,20 +673,17 @@ def test_a_feed_that_breaks_off_may_be_followed_again(couch_url):
         assert [next(feed)[1], next(feed)[1]["value"]] == [None, "a"]
 
 
-def test_a_node_that_is_heard_while_it_is_forgotten_is_forgotten(couch_url):
+def test_a_node_that_is_heard_while_it_is_forgotten_is_forgotten(couch_url, other):
     """Else its record would be gone and its status stay."""
-    with ExitStack() as stack:
-        other = stack.enter_context(closing(persistence.connect(couch_url)))
-        other.setup()
-        other.apply([result(1, "a"), heartbeat()], EARLIER)
-        meanwhile = [heartbeat()]
+    other.apply([result(1, "a"), heartbeat()], EARLIER)
+    meanwhile = [heartbeat()]
 
-        def interfere(exchange: Exchange) -> None:
-            if meanwhile and exchange.path.endswith("_history/_bulk_docs"):
-                other.apply([meanwhile.pop()], LATER)
-            exchange.pass_on()
+    def interfere(exchange: Exchange) -> None:
+        if meanwhile and exchange.path.endswith("_history/_bulk_docs"):
+            other.apply([meanwhile.pop()], LATER)
+        exchange.pass_on()
 
-        store, _ = stack.enter_context(between(couch_url, interfere))
+    with between(couch_url, interfere) as (store, _):
         assert store.forget("web01", "alice@ops1", LATER) is True
         assert (store.record("web01"), store.status("web01")) == (None, None)
         assert [change["event"] for change in store.history("web01")] == ["forgotten", "change"]
