@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import configparser
 import io
-import os
 import secrets
 import stat
 import sys
@@ -20,6 +19,7 @@ from typing import Optional
 from urllib.parse import urlencode
 
 from vogeler import persistence, roles, topology, urls
+from vogeler.cli.admin import _files
 from vogeler.config import Settings
 from vogeler.errors import TransportUnavailable, UsageError
 from vogeler.messages import check_node_name
@@ -201,10 +201,4 @@ class Passwords:
             sys.stdout.flush()
             return
         self._known.write(text)
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._path)
+        _files.replace(self._path, text.getvalue(), 0o600)

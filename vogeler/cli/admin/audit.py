@@ -55,10 +55,9 @@ def _selection(store: Store, meant: targets.Targets) -> Callable[[str], bool]:
 def _rows(store: Store, arguments: argparse.Namespace, is_meant: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
     """What was stored again, after a fault, is told once; so is a command that was asked for again in full."""
     told = set()
+    is_alias, is_requester = matcher(arguments.alias), matcher(arguments.requested_by)
     for entry in store.audit(arguments.since, arguments.until):
-        asked = matcher(arguments.alias)(str(entry.get("alias"))) and matcher(arguments.requested_by)(
-            str(entry.get("requested_by"))
-        )
+        asked = is_alias(str(entry.get("alias"))) and is_requester(str(entry.get("requested_by")))
         if not asked or arguments.stage not in (None, entry.get("stage")):
             continue
         for node, at in sorted(entry["nodes"].items()):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,6 +12,7 @@ from typing import Any
 from vogeler import signing
 from vogeler.cli._output import add_format, write_rows
 from vogeler.cli._program import talk
+from vogeler.cli.admin import _files
 from vogeler.config import Settings
 from vogeler.errors import ConfigError, ExitCode, NotFoundError, UsageError
 from vogeler.units import parse_duration, to_timestamp
@@ -128,14 +127,9 @@ def _trusted_keys(settings: Settings) -> Path:
 
 
 def _replace(path: Path, lines: list[str]) -> None:
-    """In one step: whoever reads it meanwhile finds the one or the other. Comments stay, and so does its mode."""
+    """Comments stay, and so does its mode."""
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as anew:
-            anew.write("".join(f"{line}\n" for line in lines).encode())
-            anew.flush()
-            os.fsync(anew.fileno())
-        Path(anew.name).chmod(mode)
-        Path(anew.name).replace(path)
+        _files.replace(path, "".join(f"{line}\n" for line in lines), mode)
     except OSError as error:
         raise ConfigError(f"can't write {path}: {error.strerror}", "run as the user who owns it") from None
