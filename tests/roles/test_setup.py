@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.roles.conftest import Logins
+from tests.servers.certificates import Authority, tls_before
 from tests.servers.couchdb import CouchServer
 from tests.servers.rabbitmq import RabbitMQ
 from vogeler import messaging, roles
@@ -148,6 +149,20 @@ def test_a_management_api_that_is_not_there_is_named_with_the_way_without(
     assert "--print" in done.stderr
     assert "wrong" not in done.stderr
     assert not nobodys.passwords.exists()
+
+
+def test_the_api_over_tls_is_trusted_as_its_url_says(logins: Logins, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    ours = Authority(tmp_path / "ours")
+    with tls_before((rabbitmq.host, rabbitmq.api_port), ours.issue("api", "localhost")) as port:
+        logins.write_config(rabbitmq.url(logins.vhost), f"https://localhost:{port}")
+        done = logins.setup("--roles", "--passwords", str(logins.passwords))
+        assert done.returncode == ExitCode.BROKER
+        assert "shows a certificate that is not trusted" in done.stderr
+        assert "?cafile=" in done.stderr
+        assert logins.users() == []
+        logins.write_config(rabbitmq.url(logins.vhost), f"https://localhost:{port}/?cafile={ours.cafile}")
+        logins.make()
+    assert "vogeler.server" in logins.users()
 
 
 def test_a_password_in_a_flag_is_refused(nobodys: Logins) -> None:

@@ -1,13 +1,12 @@
 """Users and permissions of RabbitMQ, by the HTTP API of its management plugin; AMQP itself knows of none.
 
-``http://admin:password@mq1:15672``; ``https`` for TLS, with ``?cafile=`` as for the broker.
+``http://admin:password@mq1:15672``; ``https`` for TLS, with the options of tls.py.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -15,7 +14,9 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
 
+from vogeler import tls
 from vogeler.errors import TransportError, TransportUnavailable, UsageError
+from vogeler.messaging._amqp_url import login
 from vogeler.roles import Role
 from vogeler.urls import Url
 
@@ -49,11 +50,10 @@ class Management:
         self._url = url
         self._base = f"{url.scheme}://{host}{f':{url.port}' if url.port else ''}{url.path.rstrip('/')}/api"
         self._timeout_s = timeout_s
-        login = f"{url.user or 'guest'}:{url.password or ('guest' if url.user is None else '')}"
-        self._login = "Basic " + base64.b64encode(login.encode()).decode()
+        self._login = "Basic " + base64.b64encode(":".join(login(url)).encode()).decode()
         handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _NoRedirects()]
         if url.secure:
-            handlers.append(urllib.request.HTTPSHandler(context=_context(url)))
+            handlers.append(urllib.request.HTTPSHandler(context=tls.context(url)))
         self._opener = urllib.request.build_opener(*handlers)
 
     def check(self) -> None:
@@ -97,9 +97,11 @@ class Management:
                 raise self._refusal(error) from None
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
-            raise TransportUnavailable(
-                f"the management API of the broker can't be reached at {self._url}: {reason}", _REMEDY
-            ) from None
+            said, remedy = f"can't be reached at {self._url}: {reason}", _REMEDY
+            refused = tls.refusal(reason) if isinstance(reason, BaseException) else None
+            if refused is not None:
+                said, remedy = f"at {self._url} {refused[0]}", refused[1]
+            raise TransportUnavailable(f"the management API of the broker {said}", remedy) from None
         except ValueError:
             raise TransportError(f"what answers at {self._url} is not RabbitMQ's management API", _REMEDY) from None
 
@@ -119,10 +121,3 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 def _part(name: str) -> str:
     return quote(name, safe="")
-
-
-def _context(url: Url) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=url.option("cafile", "") or None)
-    except OSError as error:
-        raise UsageError(f"the cafile of the URL {url} can't be used: {error}", "name a file in PEM format") from error

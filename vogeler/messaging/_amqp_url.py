@@ -21,7 +21,7 @@ from vogeler.registry import did_you_mean
 from vogeler.urls import Url
 
 HEARTBEAT_S = 30
-GUEST = "guest"  # who connects when nobody is named
+_GUEST = "guest"  # who connects when nobody is named
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _OPTIONS = ("heartbeat", *tls.OPTIONS)
 
@@ -83,8 +83,12 @@ def _parameters(url: Url, timeout_s: float, name: str) -> pika.ConnectionParamet
 def _credentials(url: Url) -> pika.PlainCredentials | pika.credentials.ExternalCredentials:
     if url.password is None and url.option("certfile", ""):
         return pika.credentials.ExternalCredentials()
-    password = url.password or (GUEST if url.user is None else "")
-    return pika.PlainCredentials(url.user or GUEST, password, erase_on_connect=True)
+    return pika.PlainCredentials(*login(url), erase_on_connect=True)
+
+
+def login(url: Url) -> tuple[str, str]:
+    """User and password, with RabbitMQ's own defaults."""
+    return url.user or _GUEST, url.password or (_GUEST if url.user is None else "")
 
 
 def _heartbeat_s(url: Url) -> int:

@@ -22,7 +22,7 @@ from vogeler.messaging._amqp_pika import pika, pika_errors
 from vogeler.messaging._amqp_results import ResultsConsumer
 from vogeler.messaging._amqp_spare import SpareConsumer
 from vogeler.messaging._amqp_spread import Spread, numbered
-from vogeler.messaging._amqp_url import GUEST, open_any
+from vogeler.messaging._amqp_url import login, open_any
 from vogeler.urls import Url
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class AmqpTransport:
         self._clustered = clustered
         self._where = str(url)
         self._answers = Answers(connection, self._where)
-        self._user = url.user or GUEST
+        self._user, _ = login(url)
         self._confirmed: Any = None
         self._unconfirmed: Any = None
 
