@@ -219,7 +219,7 @@ class Client:
         try:
             key = self._gate.check(command, delivery.envelope)
         except MessageError as error:
-            self._turn_away(command, None, messages.REFUSED, error.message, transport)
+            self._turn_away(command, delivery, None, messages.REFUSED, error.message, transport)
             consumer.ack([delivery])
             return
         if _name_of(command) in self._by_command:
@@ -232,11 +232,20 @@ class Client:
             self._answer(command, key, delivery, transport, consumer)
 
     def _turn_away(
-        self, command: Command, key: PublicKey | None, stage: str, reason: str | None, transport: Transport
+        self,
+        command: Command,
+        delivery: Delivery,
+        key: PublicKey | None,
+        stage: str,
+        reason: str | None,
+        transport: Transport,
     ) -> None:
         self._receipt(transport, command.id, stage, {"reason": reason})
         self._decided(transport, stage, _asked(command, key), reason)
-        log.info("%s %s from %s: %s", stage, command.alias, command.requested_by, reason, extra={"event": stage})
+        log.info(
+            "%s %s from %s: %s", stage, command.alias, command.requested_by, reason,
+            extra={"event": stage, "user": delivery.user},
+        )  # fmt: skip
 
     def _decided(self, transport: Transport, stage: str, asked: _Asked, reason: str | None = None) -> None:
         """Into this node's audit log, and to the server. That a command was accepted, its result tells the server."""
@@ -251,7 +260,7 @@ class Client:
         plugin = self._plugins.find(command.alias)
         stage, reason = self._refusal(command, key, plugin)
         if plugin is None or stage != messages.ACCEPTED:
-            self._turn_away(command, key, stage, reason, transport)
+            self._turn_away(command, delivery, key, stage, reason, transport)
             consumer.ack([delivery])
             return
         delay_s = command.splay_s * _fraction(self._options.node + command.id)

@@ -93,6 +93,8 @@ def test_everything_that_a_fleet_does_is_allowed(couch_fleet: RoleFleet, rabbitm
     assert fleet.ask("-c", "facts", "-n", "web01")["web01"]["stage"] == "unchanged"
     accepted = clients["web01"].wait_for("accepted")
     assert accepted["user"] == "vogeler.runner.alice"
+    assert fleet.ask("-c", "nothing", "-n", "web01")["web01"]["stage"] == "unavailable"
+    assert clients["web01"].wait_for("unavailable")["user"] == "vogeler.runner.alice"
     # Forgotten by the admin: the digest alone is not enough, and the value is asked for.
     assert fleet.admin("forget", "web01").returncode == ExitCode.OK
     assert fleet.ask("-c", "facts", "-n", "web01", "--discovery", "5s")["web01"]["stage"] == "stored"
