@@ -69,7 +69,7 @@ def main() -> None:
     """Start the fleet, measure, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--servers", type=int, default=2)
+    parser.add_argument("--servers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--local", action="store_true", help="the local engines")
     arguments = parser.parse_args()

@@ -41,7 +41,7 @@ _CLOCKS_APART_S = 300.0  # at most, this machine's and the server's
 
 @dataclass(frozen=True)
 class Answer:
-    """How far one node has come. ``heard_at`` is when the store last heard of it, before this run."""
+    """How far one node has come. ``heard_at``: when the store last heard of one that is not done; None: never."""
 
     node: str
     stage: str
@@ -58,7 +58,8 @@ class Tally:
     It counts as it goes: its numbers are asked for after every few receipts.
     """
 
-    expected: dict[str, str | None] = field(default_factory=dict)  # node → when it was last heard
+    expected: set[str] = field(default_factory=set)
+    heard: dict[str, str | None] = field(default_factory=dict)  # of who is missing: when, as far as the store was asked
     answers: dict[str, Answer] = field(init=False, default_factory=dict)
     done: int = field(init=False, default=0)  # how many nodes have ended, one way or the other
     wanted: set[str] = field(default_factory=set)  # nodes whose value was left out, and the store has another
@@ -85,7 +86,6 @@ class Tally:
             detail.get("key"),
             detail.get("reason"),
             detail.get("duration_s"),
-            self.expected.get(receipt.node),
         )
 
     @property
@@ -107,16 +107,16 @@ class Tally:
         """The nodes without a final answer, by name."""
         return sorted(
             node
-            for node in self.expected.keys() | self.answers.keys()
+            for node in self.expected | self.answers.keys()
             if node not in self.answers or self.answers[node].stage not in _FINAL
         )
 
     def rows(self) -> list[Answer]:
         """An answer per node, by name: the unfinished and the silent ones among them."""
-        rows = {node: Answer(node, SILENT, heard_at=heard_at) for node, heard_at in self.expected.items()}
+        rows = {node: Answer(node, SILENT, heard_at=self.heard.get(node)) for node in self.expected}
         for node, answer in self.answers.items():
             ended = answer.stage in _FINAL
-            rows[node] = answer if ended else Answer(node, UNFINISHED, answer.key, heard_at=answer.heard_at)
+            rows[node] = answer if ended else Answer(node, UNFINISHED, answer.key, heard_at=self.heard.get(node))
         return [rows[node] for node in sorted(rows)]
 
     def exit_code(self) -> ExitCode:
@@ -169,10 +169,11 @@ class Runner:
 
         ``at`` and ``expires_at`` of the command are those of the moment it is sent.
         """
-        tally = Tally(expected_nodes(self._known(command.targets), command.targets))
+        tally = Tally(self._expected(command.targets))
         with closing(self._connect()) as transport:
             receipts = transport.consume_receipts(command.id)
             if not self._send(command, transport):
+                self._reconcile(command, tally)
                 return tally
             until = _Until.from_now(self._limits, command.splay_s)
             lost = self._listen(receipts, transport, command, tally, until)
@@ -187,11 +188,14 @@ class Runner:
         envelope = self._sign(encode(sent))
         return transport.publish_command(envelope, targets.broadcast_keys(command.targets), self._limits.ttl_s)
 
-    def _known(self, meant: targets.Targets) -> Iterable[NodeSummary]:
-        """The nodes of the store that may be meant: where all of them are named, no others."""
-        names = targets.exact_names(meant)
-        others = meant is None or meant.get("groups") or names != set(meant.get("nodes", ()))
-        return self._store.nodes() if others else self._summaries(names)
+    def _expected(self, meant: targets.Targets) -> set[str]:
+        """The nodes that ought to answer: those known to the store that are meant, and those named exactly."""
+        named = targets.exact_names(meant)
+        if (meant or {}).get("groups"):
+            return named | {n.node for n in self._store.nodes() if targets.matches(meant, n.node, n.groups)}
+        if meant is None or named != set(meant["nodes"]):
+            return named | {node for node in self._store.names() if targets.matches(meant, node, ())}
+        return named
 
     def _summaries(self, names: Collection[str]) -> Iterable[NodeSummary]:
         """Of these nodes, and maybe of others: a fleet has many."""
@@ -255,7 +259,9 @@ class Runner:
         if not missing:
             return
         since = to_timestamp(time.time() - self._limits.timeout_s - command.splay_s - _CLOCKS_APART_S)
-        heard = [n.node for n in self._summaries(missing) if n.node in missing and (n.heard_at or "") >= since]
+        known = {n.node: n.heard_at for n in self._summaries(missing) if n.node in missing}
+        tally.heard = {**dict.fromkeys(missing), **known}
+        heard = [node for node, heard_at in known.items() if (heard_at or "") >= since]
         for status in self._store.statuses(heard):
             node = status["_id"]
             key_of_ours = tally.answers[node].key if node in tally.answers else None
@@ -327,10 +333,3 @@ def _take_waiting(receipts: Consumer, tally: Tally, until: _Until) -> bool:
                 )  # fmt: skip
         delivery = receipts.receive(0)
     return came
-
-
-def expected_nodes(known: Iterable[NodeSummary], meant: targets.Targets) -> dict[str, str | None]:
-    """The nodes that ought to answer, with when each was last heard: known to the store, or named exactly."""
-    expected = dict.fromkeys(targets.exact_names(meant))
-    heard = {n.node: n.heard_at for n in known if targets.matches(meant, n.node, n.groups)}
-    return {**expected, **heard}

@@ -272,10 +272,11 @@ def test_a_batch_of_300_nodes_and_listings_of_several_pages(store, monkeypatch):
     """Nothing is missing or double at the edge of a page."""
     monkeypatch.setattr(f"{type(store).__module__}._PAGE", 100)
     monkeypatch.setattr(f"{type(store).__module__}._DOCUMENTS_PAGE", 100)
+    monkeypatch.setattr(f"{type(store).__module__}._ROWS_PAGE", 70, raising=False)
     names = [f"node{number:03d}" for number in range(300)]
     batch = [message for name in names for message in (result(1, name, name), heartbeat(name))]
     assert set(stages(store.apply(batch, EARLIER))) == {STORED}
-    assert [summary.node for summary in store.nodes()] == names
+    assert [summary.node for summary in store.nodes()] == list(store.names()) == names
     assert store.record("node299")["rpms"] == "node299"
     assert [(record["_id"], record["rpms"]) for record in store.records()] == [(name, name) for name in names]
     asked = [*names[250:], "nobody", *names[:20], names[3]]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vogeler.messages import Command
     from vogeler.persistence import Store
     from vogeler.query import Expression
+    from vogeler.runner import Tally
     from vogeler.targets import Targets
 
 _COLUMNS = ("node", "stage", "key", "duration_s", "reason", "heard_at")
@@ -96,7 +97,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
         code = tally.exit_code()
         with suppress(BrokenPipeError):  # the reader of the table left: the summary and the exit code stay
             _report(tally.rows(), command, arguments, store)
-    _sum_up(tally.rows(), command, code)
+    _sum_up(tally, command, code)
     return code
 
 
@@ -161,13 +162,13 @@ def _with_values(rows: Iterable[Any], store: Any) -> Iterator[dict[str, Any]]:
         yield {**vars(row), "value": (record or {}).get(row.key)}
 
 
-def _sum_up(rows: list[Any], command: Command, code: ExitCode) -> None:
+def _sum_up(tally: Tally, command: Command, code: ExitCode) -> None:
     """The summary, to stderr: a count per stage, then the nodes that need attention."""
     from vogeler.messages import FAILED, REFUSED, STORED, UNAVAILABLE, UNCHANGED
     from vogeler.runner import SILENT, UNFINISHED
 
     by_stage: dict[str, list[Any]] = {}
-    for row in rows:
+    for row in tally.rows():
         by_stage.setdefault(row.stage, []).append(row)
     order = (STORED, UNCHANGED, FAILED, REFUSED, UNAVAILABLE, UNFINISHED, SILENT)
     counts = ", ".join(_count(stage, by_stage[stage]) for stage in order if stage in by_stage)
@@ -178,7 +179,8 @@ def _sum_up(rows: list[Any], command: Command, code: ExitCode) -> None:
         for row in by_stage.get(stage, []):
             talk(f"  {stage}: {row.node}: {printable(row.reason or 'accepted, but not done when the time was up')}")
     for row in by_stage.get(SILENT, []):
-        talk(f"  silent: {row.node}: " + (f"last heard {row.heard_at}" if row.heard_at else "never heard"))
+        never = "never heard" if row.node in tally.heard else "the store could not be asked when it was last heard"
+        talk(f"  silent: {row.node}: " + (f"last heard {row.heard_at}" if row.heard_at else never))
     if code in (ExitCode.NOBODY_ANSWERED, ExitCode.NOWHERE_AVAILABLE):
         hint = "is a client running?" if code == ExitCode.NOBODY_ANSWERED else _unavailable(by_stage[UNAVAILABLE])
         talk(f"  {hint}")

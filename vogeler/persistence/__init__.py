@@ -154,6 +154,9 @@ class Store(Protocol):
         node, without reading the records; the same value twice is one leaf. leaves.py says what a leaf is.
         """
 
+    def names(self) -> Iterator[str]:
+        """The nodes of ``nodes``, by name alone, which costs much less."""
+
     def nodes(self) -> Iterator[NodeSummary]:
         """Every node ever heard and not forgotten, by name. Streamed."""
 

@@ -141,6 +141,11 @@ class CouchStore:
             values = (plain(row["value"]) for row in same)
             yield from ((path, node, value) for _, value in {(type(v), v): v for v in values}.items())
 
+    def names(self) -> Iterator[str]:
+        """In CouchDB's order of names, read in pages, without a view that would have to be brought up to date."""
+        rows = self._status.database.pages(_ROWS_PAGE, "_all_docs", first=_ROWS_PAGE)
+        return (row["id"] for row in rows if not row["id"].startswith("_"))
+
     def nodes(self) -> Iterator[NodeSummary]:
         """Every node, in CouchDB's order of names, read in pages."""
         view = ("_design", "vogeler", "_view", "nodes")

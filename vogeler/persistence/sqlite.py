@@ -113,6 +113,12 @@ class SqliteStore:
         """The status documents, one after the other."""
         return filter(None, map(self.status, sorted(set(nodes))))
 
+    def names(self) -> Iterator[str]:
+        """Every node, by name."""
+        with self._translated():
+            rows = self._connection.execute("SELECT node FROM status ORDER BY node").fetchall()
+        return (node for (node,) in rows)
+
     def nodes(self) -> Iterator[NodeSummary]:
         """Every node, by name, read in pages."""
         last = ""

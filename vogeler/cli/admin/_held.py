@@ -102,5 +102,5 @@ def no_node(store: Store, node: str) -> NotFoundError:
             f"the store holds no record of {node} now",
             f"its history is there: vogeler-admin history {node}, vogeler-admin show {node} --at TIME",
         )
-    known = [one.node for one in store.nodes()]
-    return NotFoundError(f"the store knows no node {node!r}", did_you_mean(node, known[:_MOST_SUGGESTED]))
+    known = list(islice(store.names(), _MOST_SUGGESTED))
+    return NotFoundError(f"the store knows no node {node!r}", did_you_mean(node, known))
