@@ -59,14 +59,16 @@ class Batch(Generic[Item]):
 class Pace:
     """How many items are stored in a time, as the last batches show: ``count``, between ``least`` and ``most``."""
 
-    def __init__(self, within_s: float, least: int, most: int):
-        self._within_s = within_s
+    def __init__(self, least: int, most: int):
         self._least = min(least, most)
         self._most = most
         self.count = self._least
 
-    def note(self, count: int, took_s: float) -> None:
-        """A batch of so many was stored. A small one that took little time says nothing of large ones."""
-        if took_s > self._within_s or count >= self.count:
-            fitting = min(int(count * self._within_s / max(took_s, 1e-6)), 2 * self.count)
+    def note(self, count: int, took_s: float, within_s: float) -> None:
+        """A batch of so many was stored, and the next may take ``within_s``.
+
+        A small batch that took little time says nothing of large ones.
+        """
+        if took_s > within_s or count >= self.count:
+            fitting = min(int(count * within_s / max(took_s, 1e-6)), 2 * self.count)
             self.count = max(self._least, min(self._most, fitting))

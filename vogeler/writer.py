@@ -30,9 +30,9 @@ from vogeler.retention import Housekeeping
 log = logging.getLogger(__name__)
 
 _ENDS_WITHIN_S = 1.0
-# How long it should take to store a batch, as who comes next waits for it; and what is stored at once even if it takes
-# longer, as every batch takes some time by itself.
-_BATCH_TAKES_S, _LEAST_BATCH = 0.08, 40
+# How long it should take to store a batch, as who comes next waits for it; longer where the next was full before, as
+# large batches cost the store less. What is stored at once even if it takes longer, as every batch takes some time.
+_BATCH_TAKES_S, _FULL_ONES_TAKE_S, _LEAST_BATCH = 0.08, 0.25, 40
 _BATCHES_AHEAD = 2  # one is being written, the next is ready
 
 
@@ -74,7 +74,7 @@ class Writer:
         self._most_bytes = most_bytes
         self._designs = designs
         self._keep_house = keep_house
-        self._pace = Pace(_BATCH_TAKES_S, _LEAST_BATCH, most)
+        self._pace = Pace(_LEAST_BATCH, most)
         self._waiting: Batch[Entry] = self._new_batch()
         self._in_flight = 0  # batches that were handed to the thread, and are not settled yet
         self._to_write: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
@@ -124,7 +124,8 @@ class Writer:
         while not self._written.empty():
             written = self._written.get()
             self._in_flight -= 1
-            self._pace.note(len(written.entries), written.took_s)
+            within_s = _FULL_ONES_TAKE_S if self._in_flight else _BATCH_TAKES_S
+            self._pace.note(len(written.entries), written.took_s, within_s)
             self._waiting.max_count = self._pace.count
             settled.append(written)
         return settled

@@ -135,9 +135,14 @@ def _list(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
         for plugin in loaded.plugins
     )
     write_rows(rows, _COLUMNS, arguments.format)
+    _tell_problems(loaded)
+    return ExitCode.SOME_FAILED if loaded.problems else ExitCode.OK
+
+
+def _tell_problems(loaded: Loaded) -> None:
+    """What could not be loaded, and what to do about it."""
     for problem in loaded.problems:
         talk(f"{problem}" + (f"\n  {problem.remedy}" if problem.remedy else ""))
-    return ExitCode.SOME_FAILED if loaded.problems else ExitCode.OK
 
 
 def _test(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
@@ -151,6 +156,7 @@ def _test(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     loaded = load(settings.plugins, _is_strict(settings))
     plugin = loaded.find(arguments.alias)
     if plugin is None:
+        _tell_problems(loaded)
         raise NotFoundError(f"no plugin answers to {arguments.alias!r}", loaded.suggestion(arguments.alias))
     collected = collect(plugin, None, Orphans(), _redaction(settings))
     if collected.status != OK:

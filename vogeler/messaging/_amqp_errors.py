@@ -28,6 +28,7 @@ _CONNECTION_REMEDIES = {
     _NOT_ALLOWED: "check the virtual host in the URL, and the user's permission for it",
 }
 _NO_PLUGIN = "exchange type"
+_UNREACHABLE_REMEDY = "start it, or correct qhost"
 _PLUGIN_REMEDY = "on each member: `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange`"
 _EXTERNAL_REMEDY = (
     "for a login by certificate RabbitMQ needs its plugin rabbitmq_auth_mechanism_ssl, EXTERNAL among its "
@@ -42,12 +43,12 @@ _NO_AMQP = (
 
 
 @contextmanager
-def translated(where: str, trouble: str = "connection lost to the broker") -> Iterator[None]:
+def translated(where: str, connected: bool = True) -> Iterator[None]:
     """Raise our errors for what goes wrong inside; ``where`` is the URL without its password."""
     try:
         yield
     except (pika_errors.AMQPError, AMQPConnectorException, OSError) as error:
-        raise _ours(_root(error), where, trouble) from error
+        raise _ours(_root(error), where, connected) from error
 
 
 def _root(error: BaseException) -> BaseException:
@@ -61,7 +62,7 @@ def _root(error: BaseException) -> BaseException:
         error = inner
 
 
-def _ours(error: BaseException, where: str, trouble: str) -> TransportError:
+def _ours(error: BaseException, where: str, connected: bool) -> TransportError:
     if _NO_PLUGIN in _reply(error):
         return TransportError(f"the broker at {where} refuses: {_reply(error)}", _PLUGIN_REMEDY)
     if isinstance(error, pika_errors.ChannelClosed):
@@ -82,7 +83,9 @@ def _ours(error: BaseException, where: str, trouble: str) -> TransportError:
     reason = _reason(error)
     if isinstance(error, _NO_AMQP) and where.startswith("amqps:"):  # TLS 1.3: refused behind the handshake
         reason += f"; {tls.ENDED}"
-    return TransportUnavailable(f"{trouble} at {where}: {reason}")
+    if connected:
+        return TransportUnavailable(f"connection lost to the broker at {where}: {reason}")
+    return TransportUnavailable(f"broker unreachable at {where}: {reason}", _UNREACHABLE_REMEDY)
 
 
 def is_away(error: BaseException | None) -> bool:

@@ -42,12 +42,12 @@ def open_any(cluster: tuple[Url, ...], timeout_s: float, name: str) -> tuple[pik
     refusals = [error for error in failures if not isinstance(error, TransportUnavailable)]
     if refusals or len(failures) == 1:
         raise (refusals or failures)[0]
-    raise TransportUnavailable("; ".join(error.message for error in failures))
+    raise TransportUnavailable("; ".join(error.message for error in failures), failures[0].remedy)
 
 
 def _open(url: Url, timeout_s: float, name: str) -> pika.BlockingConnection:
     parameters = _parameters(url, timeout_s, name)
-    with translated(str(url), "broker unreachable"):
+    with translated(str(url), connected=False):
         try:
             connection = pika.BlockingConnection(parameters)
         except ssl.SSLError:  # of which one is a ValueError, too

@@ -164,8 +164,9 @@ def _translated(where: str) -> Iterator[None]:
         refused = tls.refusal(error)
         if refused is not None:
             raise StoreError(f"the store at {where} {refused[0]}", refused[1]) from error
-        text = f"store unreachable at {where}: {error or type(error).__name__}"
-        raise StoreUnavailable(text, tls.ended(error)) from error
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        remedy = tls.ended(error) or "start it, or correct dbhost"
+        raise StoreUnavailable(f"store unreachable at {where}: {reason}", remedy) from error
     except ValueError as error:  # JSON or UTF-8 that can't be read
         raise StoreUnavailable(f"{_not_couch(where)}: {error}") from error
 
