@@ -751,6 +751,18 @@ def test_an_unchanged_batch_is_two_requests_and_a_changed_one_five(couch_url):
             assert len(server.requests) == expected
 
 
+def test_where_two_servers_take_turns_there_is_one_conflict_and_not_one_each_time(couch_url, other):
+    """A conflict costs CouchDB several times what looking first does."""
+    with between(couch_url, Exchange.pass_on) as (store, server):
+        for seq in (1, 2, 3, 4, 5):
+            server.requests.clear()
+            store.apply([result(2 * seq, "a")], EARLIER)
+            written = sum(path.endswith("_status/_bulk_docs") for _, path in server.requests)
+            assert written == (2 if seq == 2 else 1)
+            other.apply([result(2 * seq + 1, "a")], EARLIER)
+        assert store.status("web01")["keys"]["rpms"]["seq"] == 11
+
+
 def test_who_needs_one_change_reads_few(couch_url):
     """A key with a long history, and large values. Who needs all of it reads large pages soon."""
     with between(couch_url, Exchange.pass_on) as (store, server):

@@ -41,6 +41,7 @@ _POLL_S = 0.5
 _QUIET_S = 1.0
 _TRIES = 30
 _CONFLICT_PAUSE_S = 0.02
+_OTHERS_STAY_S = 3600.0  # another server that has written is believed to go on for so long
 _NOT_FOUND, _CONFLICT, _EXISTS = 404, 409, 412
 
 
@@ -66,6 +67,7 @@ class CouchStore:
         self._status = CopiedDatabase(Database(couch, f"{database}_status", where), _COPIES_BYTES // 2, in_part=False)
         self._history = Database(couch, f"{database}_history", where)
         self._audit = Database(couch, f"{database}_audit", where)
+        self._alone_from_s = 0.0  # until then others are believed to write status documents of the same nodes
 
     def setup(self, designs: Path | None = None) -> list[str]:
         """Create the databases and load the design documents of a folder (None: where they are installed)."""
@@ -282,22 +284,27 @@ class CouchStore:
         tried.note(self._status.write([work.status for work in tried.left() if work.status is not None], texts))
         self._records.drop(tried.conflicts)
         self._status.drop(tried.conflicts)
+        self._note_others(tried.conflicts)
         return tried
 
     def _found(self, todo: dict[str, list[Storable]]) -> tuple[Found, Found]:
         """Record and status of each node; where it does not matter, without the values of the record.
 
         A copy of a record is compared with the record's revision, which tells whatever happened to it. That of a
-        status is not, if only the status is written: then it is a conflict if it was old.
+        status is not, if only the status is written: then it is a conflict if it was old. A conflict costs much more
+        than to compare, so that is done while there are other servers at work on the same nodes.
 
         No status is of a later time than its record here: it would tell of a result that the record does not
         hold yet, which then seems to be a late one, though another server is just storing it.
         """
         asked = [node for node, messages in todo.items() if node not in self._status or _merge.may_change(messages)]
+        if time.monotonic() < self._alone_from_s:
+            self._note_others(self._status.drop_old(todo))
         statuses = self._status.find(todo)
         self._records.drop_old(asked)
         records = self._records.find(asked)
         old = self._status.drop_old(_rewriting(records, todo))
+        self._note_others(old)
         if old:
             statuses.replace(old, self._status.read(old))
             self._records.drop_old(old)
@@ -306,6 +313,11 @@ class CouchStore:
         partial = [node for node in _rewriting(records, todo) if node in documents and not is_whole(documents[node])]
         records.replace(partial, self._records.read(partial))
         return records, statuses
+
+    def _note_others(self, written: Collection[str]) -> None:
+        """Somebody else has written documents of these nodes, after us."""
+        if written:
+            self._alone_from_s = time.monotonic() + _OTHERS_STAY_S
 
     def _write_history(self, tried: _Tried, texts: Texts) -> None:
         """What is there already stays as it is, unless the record took another way since it was written."""
