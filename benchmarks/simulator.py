@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.fleet import ROLES, SITES, Fleet
 from vogeler import messaging
 from vogeler.client import Client, Options
-from vogeler.execute import Collected
+from vogeler.collect import Collected
 from vogeler.messages import OK, digest_of
 from vogeler.messaging import Transport
 from vogeler.plugins import Loaded, Plugin

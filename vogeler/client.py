@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from vogeler import __version__, messages, targets, topology
 from vogeler.backoff import Backoff, keep_trying
+from vogeler.collect import Collected, collect
 from vogeler.errors import MessageError, MessageTooLarge, NodeNameTaken, UsageError, VogelerError
-from vogeler.execute import Collected, collect
 from vogeler.gate import Gate
 from vogeler.messages import OMITTED, Command, Decision, Envelope, Heartbeat, Receipt, Result, decode, digest_of, encode
 from vogeler.messaging import Consumer, Delivery, Transport

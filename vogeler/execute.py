@@ -1,4 +1,4 @@
-"""Run a plugin's command within its limits, and read what it printed. The only subprocess of Vogeler.
+"""Run a plugin's command within its limits, and take what it prints. The only subprocess of Vogeler.
 
 One thread per call and none of its own; several threads may call at once. For Linux.
 
@@ -19,32 +19,17 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from vogeler import formats, processes, rlimits
-from vogeler.backoff import describe
-from vogeler.errors import FormatError, PluginError
-from vogeler.leaves import without
-from vogeler.messages import (
-    FAILED,
-    OK,
-    TIMEOUT,
-    TOO_LARGE,
-    UNAVAILABLE,
-    UNPARSABLE,
-    canonical_json,
-    digest_of,
-)
-from vogeler.plugins import Plugin, unavailable_reason
+from vogeler import processes, rlimits
+from vogeler.errors import PluginError
+from vogeler.messages import FAILED, OK, TIMEOUT, TOO_LARGE
+from vogeler.plugins import Plugin
 from vogeler.processes import Orphans
-from vogeler.redact import Redaction
 from vogeler.units import format_duration
-
-# sysexits.h: "a service is unavailable". So a plugin can find out by itself that it does not apply here.
-EX_UNAVAILABLE = 69
 
 _READ_BYTES = 65536
 _STDERR_BYTES = 4096
@@ -69,65 +54,6 @@ class Execution:
     duration_s: float
     error: str | None
     summary: str | None = None  # the error without what the command said
-
-
-@dataclass(frozen=True)
-class Collected:
-    """What a plugin gave: any of messages.STATUSES. ``value`` and ``digest`` are None unless it is OK.
-
-    The digest is that of the value without the plugin's volatile paths.
-    """
-
-    status: str
-    value: Any = None
-    digest: str | None = None
-    exit_code: int | None = None
-    duration_s: float = 0.0
-    error: str | None = None
-    redacted: int = 0  # how many parts of the value are digests in their place
-
-
-def collect(
-    plugin: Plugin, stop: Event | None = None, orphans: Orphans | None = None, redaction: Redaction | None = None
-) -> Collected:
-    """Run the plugin and read its output. Raises nothing for what a plugin can do wrong."""
-    reason = unavailable_reason(plugin)
-    if reason is not None:
-        return Collected(UNAVAILABLE, error=reason)
-    ran = _discreet(plugin, execute(plugin, stop=stop, orphans=orphans))
-    if ran.exit_code == EX_UNAVAILABLE:
-        return Collected(UNAVAILABLE, exit_code=ran.exit_code, duration_s=ran.duration_s, error=ran.error)
-    if ran.status != OK:
-        return Collected(ran.status, exit_code=ran.exit_code, duration_s=ran.duration_s, error=ran.error)
-    try:
-        value = formats.parse(plugin.result_format, ran.stdout)
-    except FormatError as error:
-        said = "the output can't be read, and is not quoted" if plugin.redact else f"{error.message}; {error.remedy}"
-        text = f"{plugin.result_format}: {said}"
-        return Collected(UNPARSABLE, exit_code=ran.exit_code, duration_s=ran.duration_s, error=text)
-    ran = replace(ran, stdout=b"")  # up to max_output, and the digest needs as much again
-    try:
-        value, redacted = _redacted(plugin, value, redaction)
-    except PluginError as error:
-        return Collected(FAILED, exit_code=ran.exit_code, duration_s=ran.duration_s, error=describe(error))
-    if plugin.unordered and isinstance(value, list):
-        value.sort(key=lambda entry: canonical_json(without(entry, plugin.volatile)))
-    return Collected(
-        OK, value, digest_of(without(value, plugin.volatile)), ran.exit_code, ran.duration_s, None, redacted
-    )
-
-
-def _redacted(plugin: Plugin, value: Any, redaction: Redaction | None) -> tuple[Any, int]:
-    if redaction is not None:
-        return redaction.of(value, plugin.key, plugin.redact)
-    if plugin.redact:
-        raise PluginError("can't redact: there is no key")
-    return value, 0
-
-
-def _discreet(plugin: Plugin, ran: Execution) -> Execution:
-    """Without the words of a command that knows secrets."""
-    return replace(ran, error=ran.summary) if plugin.redact else ran
 
 
 def execute(plugin: Plugin, *, stop: Event | None = None, orphans: Orphans | None = None) -> Execution:

@@ -40,7 +40,8 @@ ALL = LOW | {
     "policy",
     "gate",
 }
-ALL |= {"formats", "plugins", "processes", "redact", "rlimits", "execute", "messaging", "persistence"}
+AGENT = {"formats", "plugins", "processes", "redact", "rlimits", "execute", "collect"}
+ALL |= AGENT | {"messaging", "persistence"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
@@ -74,13 +75,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "processes": set(),
     "rlimits": {"plugins", "units"},
     "redact": {"leaves", "messages"},
-    "execute": {"backoff", "formats", "leaves", "plugins", "processes", "redact", "rlimits", "messages", "units"},
+    "execute": {"messages", "plugins", "processes", "rlimits", "units"},
+    "collect": {"backoff", "execute", "formats", "leaves", "messages", "plugins", "processes", "redact"},
     "messaging": LOW,
     "persistence": LOW - {"topology", "roles", "backoff"} | {"leaves"},
     "writer": {"audit", "backoff", "batch", "messages", "messaging", "persistence", "retention"},
     "client": ALL - {"config", "persistence", "writer"},
-    "server": ALL - {"config", "formats", "plugins", "processes", "redact", "rlimits", "execute"},
-    "runner": ALL - {"config", "formats", "plugins", "processes", "redact", "rlimits", "execute"},
+    "server": ALL - AGENT - {"config"},
+    "runner": ALL - AGENT - {"config"},
     "cli": ALL | {"client", "server", "runner"},
 }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vogeler import formats, plugins
-from vogeler.execute import collect
+from vogeler.collect import collect
 from vogeler.messages import OK, STATUSES
 from vogeler.plugins import KEYS, PATH
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.servers.processes import Fleet, wait_until
+from vogeler.collect import collect
 from vogeler.errors import PluginError
-from vogeler.execute import collect
 from vogeler.messages import FAILED, UNPARSABLE, canonical_json
 from vogeler.redact import Redaction
 

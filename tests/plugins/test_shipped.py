@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from vogeler import formats, plugins
-from vogeler.execute import collect
+from vogeler.collect import collect
 from vogeler.leaves import leaves, without
 from vogeler.messages import FAILED, OK, UNAVAILABLE
 from vogeler.plugins import Plugin

@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler.cli._log import start_logging
     from vogeler.cli._rights import audit_of, gate_of, node_key, signer
     from vogeler.client import Client, Options
-    from vogeler.execute import collect
+    from vogeler.collect import collect
     from vogeler.messages import Result
     from vogeler.processes import Orphans
 
@@ -148,7 +148,7 @@ def _tell_problems(loaded: Loaded) -> None:
 def _test(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     import json
 
-    from vogeler.execute import collect
+    from vogeler.collect import collect
     from vogeler.messages import OK, UNAVAILABLE
     from vogeler.plugins import load
     from vogeler.processes import Orphans
