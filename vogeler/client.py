@@ -9,9 +9,6 @@ broker think that the node is gone. The life of a command::
 
 Until it is acked it belongs to the broker, and comes again should this process die at any point. What
 has run stays in memory until the broker has confirmed it, however often the connection is lost.
-
-A value that is what was sent last is left out of the result, whose digest says which it is. It is sent
-after every connection, when a command asks for it in full, and once in a while.
 """
 
 from __future__ import annotations
@@ -22,46 +19,27 @@ import random
 import threading
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Optional
+from dataclasses import dataclass
+from typing import Any
 
 from vogeler import __version__, messages, targets, topology
 from vogeler.backoff import Backoff, keep_trying
-from vogeler.collect import Collected, collect
+from vogeler.collect import Collected
 from vogeler.errors import MessageError, MessageTooLarge, NodeNameTaken, UsageError, VogelerError
-from vogeler.gate import Gate
-from vogeler.messages import OMITTED, Command, Decision, Envelope, Heartbeat, Receipt, Result, decode, digest_of, encode
+from vogeler.gate import Gate, expired
+from vogeler.jobs import Job, Jobs, Request
+from vogeler.messages import Command, Envelope, decode
 from vogeler.messaging import Consumer, Delivery, Transport
 from vogeler.plugins import Loaded, Plugin, unavailable_reason
-from vogeler.units import parse_timestamp, to_timestamp
-
-if TYPE_CHECKING:
-    from vogeler.signing import PublicKey
+from vogeler.reporter import Reporter
+from vogeler.results import Results
 
 log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 30.0
-_REMEMBERED_RUNS = 250  # a broker delivers again what was not acked, and that is few: COMMANDS_PREFETCH
-_DEFAULT_SPLAY_S = 300.0
-
-
-@dataclass
-class Job:
-    """One plugin to run once: for a command, or for the plugin's own schedule."""
-
-    plugin: Plugin
-    alias: str
-    due_s: float  # on the monotonic clock
-    expires_at: str | None = None  # on the wall clock: not to begin later
-    run: str | None = None
-    requested_by: str | None = None
-    full: bool = False  # the value is to be sent, whether it has changed or not
-    key: str | None = None  # the id of the key that the command is signed with
-    delivery: Delivery | None = None  # the latest: after a reconnection the broker delivers it again
 
 
 @dataclass(frozen=True)
@@ -77,17 +55,19 @@ class Options:
     full_every_s: float = 6 * 3600.0
 
 
-# Of a command: a run asks a node twice where it wants the value in full after all.
-_Name = tuple[str, bool]
-# Of a command: its id, the alias, who asks, and the id of the key.
-_Asked = tuple[str, str, str, Optional[str]]
+@dataclass(frozen=True)
+class _Session:
+    """A connection to the broker, as the client uses it."""
+
+    consumer: Consumer
+    reporter: Reporter
 
 
 class Client:
     """One node's agent. ``run`` blocks; ``stop`` and ``reload`` may be called from any thread.
 
-    ``collect`` runs a plugin, in a thread of the pool; a node that is simulated has another one. ``gate`` decides
-    which commands are let in; ``sign`` is done to all that is for the server; ``audit`` is told of every command.
+    ``collect`` runs a plugin, in a thread of the pool, until its event is set. ``gate`` decides which commands are
+    let in; ``sign`` is done to all that is for the server; ``audit`` is told of every command.
     """
 
     def __init__(
@@ -95,7 +75,7 @@ class Client:
         options: Options,
         load_plugins: Callable[[], Loaded],
         connect: Callable[[], Transport],
-        collect: Callable[[Plugin, threading.Event], Collected] = collect,
+        collect: Callable[[Plugin, threading.Event], Collected],
         gate: Gate | None = None,
         sign: Callable[[Envelope], Envelope] = lambda envelope: envelope,
         audit: Callable[[dict[str, Any]], None] = lambda entry: None,
@@ -114,24 +94,20 @@ class Client:
         self._reloading = threading.Event()
         self._consumer: Consumer | None = None
         self._was_connected = False
-        self._waiting: list[Job] = []
-        self._running: dict[int, Job] = {}
-        self._by_command: dict[_Name, Job] = {}
-        self._answered: OrderedDict[_Name, None] = OrderedDict()
-        self._finished: queue.SimpleQueue[tuple[Job, Collected]] = queue.SimpleQueue()
-        self._outbox: list[tuple[Job, Envelope]] = []
-        self._sent: dict[str, tuple[str, float]] = {}  # key → digest of the value that was sent last, and when
-        self._seq = 0
-        self._next_beat_s = 0.0
+        self._jobs = Jobs(options.workers)
         self._pool = ThreadPoolExecutor(options.workers, thread_name_prefix="plugin")
+        self._finished: queue.SimpleQueue[tuple[Job, Collected]] = queue.SimpleQueue()
+        self._results = Results(options.node, options.full_every_s, options.clock_skew_s)
+        self._outbox: list[tuple[Job, Envelope]] = []
+        self._next_beat_s = 0.0
 
-    # --- the life of the process ------------------------------------------------------------------
+    # --- start and stop ---------------------------------------------------------------------------
 
     def run(self) -> None:
         """Serve until ``stop``. Raises NodeNameTaken when another client has this node's name."""
-        self._schedule_all()
+        self._jobs.schedule(self._plugins)
         try:
-            keep_trying(self._session, self._stopping, self._is_final)
+            keep_trying(self._serve, self._stopping, self._is_final)
         finally:
             self._killing.set()
             self._pool.shutdown(wait=True, cancel_futures=True)
@@ -158,180 +134,152 @@ class Client:
         # Once connected, the name may be held by our own lost connection, not yet known to be dead.
         return isinstance(error, UsageError) or (isinstance(error, NodeNameTaken) and not self._was_connected)
 
-    def _session(self, backoff: Backoff) -> None:
+    # --- a connection -----------------------------------------------------------------------------
+
+    def _serve(self, backoff: Backoff) -> None:
         with closing(self._connect()) as transport:
             consumer = transport.consume_commands(self._options.node, self._options.groups)
+            session = _Session(consumer, Reporter(self._options.node, transport, self._sign, self._audit))
             self._consumer = consumer
             self._was_connected = True
             self._next_beat_s = 0.0
-            self._sent.clear()  # who knows what the broker has lost
+            self._results.forget_sent()  # who knows what the broker has lost
             log.info("node %s is ready", self._options.node, extra={"event": "ready"})
             try:
                 while not self._stopping.is_set():
-                    self._turn(transport, consumer)
+                    self._turn(session)
                     backoff.reset()
-                self._drain(transport, consumer)
+                self._drain(session)
             finally:
                 self._consumer = None
 
-    def _turn(self, transport: Transport, consumer: Consumer) -> None:
+    def _turn(self, session: _Session) -> None:
         if self._reloading.is_set():
             self._reload()
-        self._start_due(transport, consumer)
-        self._send_finished(transport, consumer)
-        self._beat_if_due(transport)
-        delivery = consumer.receive(self._wait_s())
+        self._start_due(session)
+        self._send_finished(session)
+        self._beat_if_due(session)
+        delivery = session.consumer.receive(self._wait_s())
         if delivery is not None:
-            self._take(delivery, transport, consumer)
+            self._take(delivery, session)
+
+    def _reload(self) -> None:
+        self._reloading.clear()
+        self._results.forget_sent()
+        self._plugins = self._load_plugins()
+        self._jobs.schedule(self._plugins)
+        self._next_beat_s = 0.0
+        log.info("read the plugins again: %d", len(self._plugins.plugins), extra={"event": "reload"})
 
     def _wait_s(self) -> float:
         if not self._finished.empty() or self._stopping.is_set():
             return 0.0
-        now_s = time.monotonic()
-        may_start = len(self._running) < self._options.workers
-        due_s = [self._next_beat_s, *(job.due_s for job in self._waiting if may_start)]
-        return min(_LONGEST_WAIT_S, max(0.0, min(due_s) - now_s))
+        next_s = min(self._next_beat_s, self._jobs.next_due_s())
+        return min(_LONGEST_WAIT_S, max(0.0, next_s - time.monotonic()))
 
-    def _drain(self, transport: Transport, consumer: Consumer) -> None:
+    def _drain(self, session: _Session) -> None:
         """Finish what runs, within the limit. What has not begun goes back to the broker."""
         deadline_s = time.monotonic() + self._options.stop_timeout_s
-        while (self._running or self._outbox) and time.monotonic() < deadline_s:
-            self._send_finished(transport, consumer)
-            if self._running:
-                consumer.receive(min(1.0, deadline_s - time.monotonic()))
-        if self._running:
-            names = ", ".join(sorted(job.alias for job in self._running.values()))
+        while (self._jobs.running or self._outbox) and time.monotonic() < deadline_s:
+            self._send_finished(session)
+            if self._jobs.running:
+                session.consumer.receive(min(1.0, deadline_s - time.monotonic()))
+        if self._jobs.running:
+            names = ", ".join(sorted(job.alias for job in self._jobs.running))
             log.warning("stopped while %s ran: will run again", names, extra={"event": "cut_short"})
 
     # --- commands ---------------------------------------------------------------------------------
 
-    def _take(self, delivery: Delivery, transport: Transport, consumer: Consumer) -> None:
+    def _take(self, delivery: Delivery, session: _Session) -> None:
         try:
             command = decode(delivery.envelope, Command)
             if not topology.speaks_for(delivery.user, None):
                 raise MessageError(f"a command that was sent by {topology.sender(delivery.user)}, which may send none")
         except MessageError as error:
-            self._refuse_unreadable(delivery, error, transport, consumer)
+            self._refuse_unreadable(delivery, error, session)
             return
         if not targets.matches(command.targets, self._options.node, self._options.groups):
-            consumer.ack([delivery])
+            session.consumer.ack([delivery])
             return
         try:
             key = self._gate.check(command, delivery.envelope)
         except MessageError as error:
-            self._turn_away(command, delivery, None, messages.REFUSED, error.message, transport)
-            consumer.ack([delivery])
+            self._turn_away(Request(command, None, delivery), messages.REFUSED, error.message, session)
             return
-        if _name_of(command) in self._by_command:
-            self._by_command[_name_of(command)].delivery = delivery
-        elif _name_of(command) in self._answered or self._gate.is_done(command):
+        request = Request(command, key, delivery)
+        here = self._jobs.requested_by(command)
+        if here is not None:
+            here.delivery = delivery
+        elif self._jobs.was_answered(command) or self._gate.is_done(command):
             log.info("%s came again", command.id, extra={"event": "repeated", "run": command.id})
-            self._decided(transport, messages.REPEATED, _asked(command, key))
-            consumer.ack([delivery])
+            session.reporter.repeated(request)
+            session.consumer.ack([delivery])
         else:
-            self._answer(command, key, delivery, transport, consumer)
+            self._decide(request, session)
 
-    def _turn_away(
-        self,
-        command: Command,
-        delivery: Delivery,
-        key: PublicKey | None,
-        stage: str,
-        reason: str | None,
-        transport: Transport,
-    ) -> None:
-        self._receipt(transport, command.id, stage, {"reason": reason})
-        self._decided(transport, stage, _asked(command, key), reason)
-        log.info(
-            "%s %s from %s: %s", stage, command.alias, command.requested_by, reason,
-            extra={"event": stage, "user": delivery.user},
-        )  # fmt: skip
-
-    def _decided(self, transport: Transport, stage: str, asked: _Asked, reason: str | None = None) -> None:
-        """Into this node's audit log, and to the server. That a command was accepted, its result tells the server."""
-        decision = Decision(self._options.node, *asked[:3], stage, reason and reason[:1000], asked[3])
-        if stage != messages.ACCEPTED:
-            transport.publish_result(self._sign(encode(decision)), self._options.node)
-        self._audit({name: value for name, value in vars(decision).items() if name != "id"})
-
-    def _answer(
-        self, command: Command, key: PublicKey | None, delivery: Delivery, transport: Transport, consumer: Consumer
-    ) -> None:
-        plugin = self._plugins.find(command.alias)
-        stage, reason = self._refusal(command, key, plugin)
-        if plugin is None or stage != messages.ACCEPTED:
-            self._turn_away(command, delivery, key, stage, reason, transport)
-            consumer.ack([delivery])
-            return
-        delay_s = command.splay_s * _fraction(self._options.node + command.id)
-        due_s = time.monotonic() + delay_s
-        asked = (command.id, command.requested_by, command.full)
-        job = Job(plugin, command.alias, due_s, command.expires_at, *asked, _asked(command, key)[3], delivery)
-        self._by_command[_name_of(command)] = job
-        self._waiting.append(job)
-        detail = {"key": plugin.key, "timeout_s": plugin.timeout_s, "splay_s": round(delay_s, 3)}
-        self._decided(transport, stage, _asked(command, key))
-        self._receipt(transport, command.id, stage, detail)
-        log.info(
-            "accepted %s from %s", command.alias, command.requested_by,
-            extra={"event": stage, "run": command.id, "user": delivery.user},
-        )  # fmt: skip
-
-    def _refusal(self, command: Command, key: PublicKey | None, plugin: Plugin | None) -> tuple[str, str | None]:
-        now_s = time.time()
-        here = f"this node's clock says {to_timestamp(now_s)}"
-        if parse_timestamp(command.expires_at) < now_s:
-            return messages.REFUSED, _expired(command.expires_at)
-        if parse_timestamp(command.at) > now_s + self._options.clock_skew_s:
-            return messages.REFUSED, f"sent in the future, at {command.at}; {here}: compare the clocks"
-        names = () if plugin is None else tuple(filter(None, (plugin.name, plugin.alias)))
-        denial = self._gate.denial(command, key, names, self._options.node)
-        if denial is not None:
-            return messages.REFUSED, denial
-        if plugin is None:
-            return messages.UNAVAILABLE, _unknown(self._plugins, command.alias)
-        return messages.ACCEPTED, None
-
-    def _refuse_unreadable(
-        self, delivery: Delivery, error: MessageError, transport: Transport, consumer: Consumer
-    ) -> None:
+    def _refuse_unreadable(self, delivery: Delivery, error: MessageError, session: _Session) -> None:
         with suppress(ValueError):
             run = error.fields.get("id")
             messages.check_id(run)
-            self._receipt(transport, str(run), messages.REFUSED, {"reason": error.message})
-        consumer.dead_letter(delivery, error.message)
-        self._audit({"node": self._options.node, "stage": "unreadable", "reason": error.message, "at": messages.now()})
+            session.reporter.unreadable(str(run), error.message)
+        session.consumer.dead_letter(delivery, error.message)
+        session.reporter.dead_lettered(error.message)
         log.warning("a command can't be read: %s", error, extra={"event": "dead_letter"})
 
-    def _receipt(self, transport: Transport, run: str, stage: str, detail: dict[str, Any]) -> None:
-        detail = {**detail, "reason": detail["reason"][:1000]} if detail.get("reason") else detail
-        transport.publish_receipts([(run, encode(Receipt(run, self._options.node, stage, detail)))])
+    def _decide(self, request: Request, session: _Session) -> None:
+        command = request.command
+        plugin = self._plugins.find(command.alias)
+        names = () if plugin is None else plugin.answers_to
+        node, clock_skew_s = self._options.node, self._options.clock_skew_s
+        refusal = self._gate.refusal(command, request.key, names, node, clock_skew_s)
+        if refusal is not None:
+            self._turn_away(request, messages.REFUSED, refusal, session)
+        elif plugin is None:
+            unknown = f"no plugin answers to {command.alias!r} here; {self._plugins.suggestion(command.alias)}"
+            self._turn_away(request, messages.UNAVAILABLE, unknown, session)
+        else:
+            self._accept(request, plugin, session)
 
-    # --- plugins ----------------------------------------------------------------------------------
+    def _turn_away(self, request: Request, stage: str, reason: str, session: _Session) -> None:
+        session.reporter.turned_away(request, stage, reason)
+        log.info(
+            "%s %s from %s: %s", stage, request.command.alias, request.command.requested_by, reason,
+            extra={"event": stage, "user": request.delivery.user},
+        )  # fmt: skip
+        session.consumer.ack([request.delivery])
 
-    def _start_due(self, transport: Transport, consumer: Consumer) -> None:
+    def _accept(self, request: Request, plugin: Plugin, session: _Session) -> None:
+        command = request.command
+        delay_s = command.splay_s * _fraction(self._options.node + command.id)
+        self._jobs.add(Job(plugin, time.monotonic() + delay_s, request))
+        detail = {"key": plugin.key, "timeout_s": plugin.timeout_s, "splay_s": round(delay_s, 3)}
+        session.reporter.accepted(request, detail)
+        log.info(
+            "accepted %s from %s", command.alias, command.requested_by,
+            extra={"event": messages.ACCEPTED, "run": command.id, "user": request.delivery.user},
+        )  # fmt: skip
+
+    # --- runs -------------------------------------------------------------------------------------
+
+    def _start_due(self, session: _Session) -> None:
         """Begin as many as may run at once; what has to wait for its turn may expire meanwhile."""
-        now_s = time.monotonic()
-        for job in sorted(self._waiting, key=lambda job: job.due_s):
-            if job.due_s > now_s or len(self._running) >= self._options.workers:
-                break
-            reason = self._too_late(job)
-            if reason is not None:  # it waits on until this is told: the connection may be lost meanwhile
-                asked = (str(job.run), job.alias, str(job.requested_by), job.key)
-                self._receipt(transport, str(job.run), messages.REFUSED, {"reason": reason})
-                self._decided(transport, messages.REFUSED, asked, reason)
-                self._waiting.remove(job)
-                self._settle(job, consumer)
-            else:
-                self._waiting.remove(job)
-                self._running[id(job)] = job
-                self._pool.submit(self._run_plugin, job)
+        for job in self._jobs.due():
+            if job.request is not None:
+                reason = self._too_late(job.request)
+                if reason is not None:  # it waits on until this is told: the connection may be lost meanwhile
+                    session.reporter.turned_away(job.request, messages.REFUSED, reason)
+                    self._jobs.drop(job)
+                    self._settle(job.request, session)
+                    continue
+            self._jobs.begin(job)
+            self._pool.submit(self._run_plugin, job)
 
-    def _too_late(self, job: Job) -> str | None:
+    def _too_late(self, request: Request) -> str | None:
         """Why what was accepted is not begun any more, if so."""
-        if job.expires_at is not None and parse_timestamp(job.expires_at) < time.time():
-            return f"{_expired(job.expires_at)}: {self._options.workers} plugins were running before it"
-        return None if job.delivery is None else self._gate.objection(job.delivery.envelope)
+        late = expired(request.command)
+        if late is not None:
+            return f"{late}: {self._options.workers} plugins were running before it"
+        return self._gate.objection(request.delivery.envelope)
 
     def _run_plugin(self, job: Job) -> None:
         """In a thread of the pool. Whatever goes wrong in here must not leave the job unanswered."""
@@ -343,127 +291,35 @@ class Client:
         self._finished.put((job, collected))
         self._wake()
 
-    def _send_finished(self, transport: Transport, consumer: Consumer) -> None:
+    def _send_finished(self, session: _Session) -> None:
         while not self._finished.empty() and not self._killing.is_set():  # what is killed runs again after the restart
             job, collected = self._finished.get()
-            self._outbox.append((job, self._fitting(self._result(job, collected))))
-            del self._running[id(job)]
-            if job.run is None:
-                self._schedule_next(job.plugin.name)
+            _log_collected(job, collected)
+            self._outbox.append((job, self._results.of(job, collected)))
+            self._jobs.end(job)
+            if job.request is None:
+                self._jobs.schedule_next(job.plugin.name, self._plugins)
         while self._outbox:
             job, envelope = self._outbox[0]
             try:
-                transport.publish_result(self._sign(envelope), self._options.node)
+                session.reporter.publish(envelope)
             except MessageTooLarge as error:
-                self._outbox[0] = (job, self._too_large(decode(envelope, Result), error))
+                self._outbox[0] = (job, self._results.without_value(envelope, error))
                 raise
             self._outbox.pop(0)
-            if job.run is not None:
-                self._settle(job, consumer)
+            if job.request is not None:
+                self._settle(job.request, session)
 
-    def _settle(self, job: Job, consumer: Consumer) -> None:
-        name = (str(job.run), job.full)
-        if job.expires_at is not None:
-            self._gate.done(*name, job.expires_at)
-        del self._by_command[name]
-        self._answered[name] = None
-        if len(self._answered) > _REMEMBERED_RUNS:
-            self._answered.popitem(last=False)
-        if job.delivery is not None:
-            consumer.ack([job.delivery])
-
-    def _result(self, job: Job, collected: Collected) -> Result:
-        self._seq = self._next_seq()
-        log.info(
-            "%s: %s in %.2f s%s", job.alias, collected.status, collected.duration_s,
-            f": {collected.error}" if collected.error else "",
-            extra={"event": "collected", "alias": job.alias, "status": collected.status, "run": job.run},
-        )  # fmt: skip
-        return Result(
-            node=self._options.node,
-            alias=job.alias,
-            key=job.plugin.key,
-            seq=self._seq,
-            status=collected.status,
-            collected_at=messages.now(),
-            duration_s=round(collected.duration_s, 3),
-            run=job.run,
-            requested_by=job.requested_by,
-            exit_code=collected.exit_code,
-            digest=collected.digest,
-            value=self._to_send(job, collected),
-            error=collected.error,
-            volatile=list(job.plugin.volatile) or None,
-        )
-
-    def _to_send(self, job: Job, collected: Collected) -> Any:
-        """The value, or OMITTED where it is what was sent last, its volatile paths too."""
-        if collected.status != messages.OK:
-            return collected.value
-        whole = digest_of(collected.value) if job.plugin.volatile else str(collected.digest)
-        now_s = time.monotonic()
-        last, sent_s = self._sent.get(job.plugin.key, ("", 0.0))
-        if whole == last and not job.full and now_s - sent_s < self._options.full_every_s:
-            return OMITTED
-        self._sent[job.plugin.key] = whole, now_s
-        return collected.value
-
-    def _fitting(self, result: Result) -> Envelope:
-        """The result as bytes; without its value when that is more than a message may carry."""
-        try:
-            return encode(result)
-        except MessageError as error:
-            return self._too_large(result, error)
-
-    def _too_large(self, result: Result, error: VogelerError) -> Envelope:
-        """The result without its value, as one that says so. What is not sent is not believed to be there."""
-        self._sent.pop(result.key, None)
-        return encode(replace(result, status=messages.TOO_LARGE, digest=None, value=None, error=error.message))
-
-    def _next_seq(self) -> int:
-        """The clock in microseconds, and on from the last number while the clock is set back by up to ``clock_skew``.
-
-        Further ahead the clock was wrong, as before it is synchronised at boot: a server refuses such numbers, and
-        would go on refusing what counts on from them.
-        """
-        now = time.time_ns() // 1000
-        refused = self._seq > now + self._options.clock_skew_s * 1_000_000
-        return now if refused else max(self._seq + 1, now)
-
-    def _schedule_all(self) -> None:
-        self._waiting = [job for job in self._waiting if job.run is not None]
-        scheduled = {job.plugin.name for job in self._running.values() if job.run is None}
-        for plugin in self._plugins.plugins:
-            if plugin.name not in scheduled:
-                self._schedule(plugin)
-
-    def _schedule(self, plugin: Plugin) -> None:
-        """The first run by schedule, after a random time, so that a fleet spreads out."""
-        if plugin.interval_s is not None:
-            splay_s = min(plugin.interval_s, _DEFAULT_SPLAY_S) if plugin.splay_s is None else plugin.splay_s
-            delay_s = random.uniform(0, splay_s)  # noqa: S311 - spreads load
-            self._waiting.append(Job(plugin, plugin.name, time.monotonic() + delay_s))
-
-    def _schedule_next(self, name: str) -> None:
-        """The next run by schedule, as the plugin's file says by now."""
-        plugin = self._plugins.find(name)
-        if plugin is not None and plugin.name == name and plugin.interval_s is not None:
-            self._waiting.append(Job(plugin, name, time.monotonic() + plugin.interval_s))
-
-    def _reload(self) -> None:
-        self._reloading.clear()
-        self._sent.clear()
-        self._plugins = self._load_plugins()
-        self._schedule_all()
-        self._next_beat_s = 0.0
-        log.info("read the plugins again: %d", len(self._plugins.plugins), extra={"event": "reload"})
+    def _settle(self, request: Request, session: _Session) -> None:
+        self._gate.done(request.command)
+        self._jobs.answer(request.command)
+        session.consumer.ack([request.delivery])
 
     # --- heartbeats -------------------------------------------------------------------------------
 
-    def _beat_if_due(self, transport: Transport) -> None:
+    def _beat_if_due(self, session: _Session) -> None:
         if time.monotonic() >= self._next_beat_s:
-            beat = encode(Heartbeat(self._options.node, self._agent()))
-            transport.publish_result(self._sign(beat), self._options.node)
+            session.reporter.heartbeat(self._agent())
             jitter = random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
             self._next_beat_s = time.monotonic() + self._options.heartbeat_s * jitter
 
@@ -476,20 +332,13 @@ class Client:
         }
 
 
-def _name_of(command: Command) -> _Name:
-    return command.id, command.full
-
-
-def _asked(command: Command, key: PublicKey | None) -> _Asked:
-    return command.id, command.alias, command.requested_by, None if key is None else key.id
-
-
-def _expired(expires_at: str) -> str:
-    return f"expired at {expires_at}; this node's clock says {messages.now()}"
-
-
-def _unknown(plugins: Loaded, alias: str) -> str:
-    return f"no plugin answers to {alias!r} here; {plugins.suggestion(alias)}"
+def _log_collected(job: Job, collected: Collected) -> None:
+    said = f": {collected.error}" if collected.error else ""
+    run = None if job.request is None else job.request.command.id
+    log.info(
+        "%s: %s in %.2f s%s", job.alias, collected.status, collected.duration_s, said,
+        extra={"event": "collected", "alias": job.alias, "status": collected.status, "run": run},
+    )  # fmt: skip
 
 
 def _offer(plugin: Plugin) -> dict[str, Any]:

@@ -7,6 +7,7 @@ without keys has neither the library nor the modules in memory.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from vogeler.errors import MessageError
 from vogeler.globs import any_matches
 from vogeler.messages import Command, Envelope
+from vogeler.units import parse_timestamp, to_timestamp
 
 if TYPE_CHECKING:
     from vogeler.policy import Policy
@@ -42,8 +44,17 @@ class Gate:
             raise MessageError(f"expires at {command.expires_at}: commands of that time are not taken any more here")
         return key
 
-    def denial(self, command: Command, key: PublicKey | None, names: Collection[str], node: str) -> str | None:
-        """Why its requester may not ask this node for a plugin, which answers to each of the names; None if it may."""
+    def refusal(
+        self, command: Command, key: PublicKey | None, names: Collection[str], node: str, clock_skew_s: float
+    ) -> str | None:
+        """Why a command is not run here now; None if it may be. The plugin for it answers to each of the names."""
+        late = expired(command)
+        if late is not None:
+            return late
+        now_s = time.time()
+        if parse_timestamp(command.at) > now_s + clock_skew_s:
+            here = f"this node's clock says {to_timestamp(now_s)}"
+            return f"sent in the future, at {command.at}; {here}: compare the clocks"
         names = {command.alias, *names}
         if key is not None and key.aliases and not any_matches(key.aliases, names):
             return f"the key {key.id} of {key.name} is not for {command.alias}, but for {','.join(key.aliases)}"
@@ -62,11 +73,19 @@ class Gate:
         """Whether it was done here, by this process or by one before it."""
         return self.seen is not None and (command.id, command.full) in self.seen
 
-    def done(self, run: str, full: bool, expires_at: str) -> None:
+    def done(self, command: Command) -> None:
         """It is done, and is not done again until it expires."""
         if self.seen is not None:
             try:
-                self.seen.add((run, full), expires_at)
+                self.seen.add((command.id, command.full), command.expires_at)
             except OSError as error:
                 text = "after a restart the run %s would be done again, if it was sent again: %s"
-                log.error(text, run, error, extra={"event": "not_remembered", "run": run})
+                log.error(text, command.id, error, extra={"event": "not_remembered", "run": command.id})
+
+
+def expired(command: Command) -> str | None:
+    """That it has expired, in words; None while it has not."""
+    now_s = time.time()
+    if parse_timestamp(command.expires_at) >= now_s:
+        return None
+    return f"expired at {command.expires_at}; this node's clock says {to_timestamp(now_s)}"

@@ -40,7 +40,19 @@ ALL = LOW | {
     "policy",
     "gate",
 }
-AGENT = {"formats", "plugins", "processes", "redact", "rlimits", "execute", "collect"}
+AGENT = {
+    "formats",
+    "sections",
+    "plugins",
+    "processes",
+    "redact",
+    "rlimits",
+    "execute",
+    "collect",
+    "jobs",
+    "results",
+    "reporter",
+}
 ALL |= AGENT | {"messaging", "persistence"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -60,7 +72,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "signing": {"messages", "units", "watched"},
     "seen": {"units"},
     "policy": {"globs", "watched"},
-    "gate": {"globs", "messages", "policy", "seen", "signing"},
+    "gate": {"globs", "messages", "policy", "seen", "signing", "units"},
     "audit": {"messages"},
     "targets": {"globs", "messages", "topology"},
     "leaves": {"globs", "messages"},
@@ -80,6 +92,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "messaging": LOW,
     "persistence": LOW - {"topology", "roles", "backoff"} | {"leaves"},
     "writer": {"audit", "backoff", "batch", "messages", "messaging", "persistence", "retention"},
+    "jobs": {"messages", "messaging", "plugins", "signing"},
+    "results": {"collect", "jobs", "messages"},
+    "reporter": {"jobs", "messages", "messaging"},
     "client": ALL - {"config", "persistence", "writer"},
     "server": ALL - AGENT - {"config"},
     "runner": ALL - AGENT - {"config"},

@@ -13,7 +13,7 @@ import pytest
 from vogeler import signing
 from vogeler.errors import ConfigError, MessageError, UsageError
 from vogeler.gate import Gate
-from vogeler.messages import Command, Envelope, encode, new_id, now
+from vogeler.messages import Command, Envelope, encode, new_id
 from vogeler.seen import Seen
 from vogeler.signing import PrivateKey, PublicKey, TrustedKeys
 from vogeler.units import to_timestamp
@@ -220,7 +220,7 @@ def test_a_command_says_who_asks_as_the_key_does(trusted: Path) -> None:
 def test_a_gate_without_keys_lets_everything_in_and_remembers_nothing() -> None:
     gate = Gate()
     assert gate.check(command(), encode(command())) is None
-    gate.done("run", False, now())
+    gate.done(command(id="run"))
     assert not gate.is_done(command(id="run"))
 
 
