@@ -1,7 +1,7 @@
-"""Plugin files: what this node may be asked to run. Loads ``*.cfg`` and checks every line of it.
+"""Plugins: what this node may be asked to run. Loads the ``*.cfg`` of directories and checks every key in them.
 
-The format is INI, one plugin per section; the files of 2010 load unchanged. The keys are in KEYS and
-in docs/plugins.rst. A bad file or section is a PluginError among ``Loaded.problems`` and stops no other.
+A plugin is a section of a file. The keys are in KEYS and in docs/plugins.rst. A bad file or section is a
+PluginError among ``Loaded.problems`` and stops no other.
 """
 
 from __future__ import annotations
@@ -9,22 +9,18 @@ from __future__ import annotations
 import configparser
 import os
 import re
-import shlex
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
-from vogeler import formats
+from vogeler import formats, sections
 from vogeler.errors import PluginError
 from vogeler.messages import MAX_MESSAGE_BYTES, MOST_CHARACTERS, check_key
 from vogeler.registry import did_you_mean
+from vogeler.sections import Section
 from vogeler.trust import distrust
 from vogeler.units import parse_duration, parse_size
-
-T = TypeVar("T")
 
 # Where programs are looked for: the same on every node, whoever started the client.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -53,16 +49,9 @@ KEYS: Mapping[str, tuple[str, str]] = {
     "volatile": ("", "paths below the value that change all the time: stored, but no change and no history"),
 }
 
+_USUAL = {key: default for key, (default, _) in KEYS.items()}
 _BOOLEANS = configparser.RawConfigParser.BOOLEAN_STATES
-_REFERENCE = re.compile(r"%%|%\(([^()]*)\)s")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_QUOTE_OR_COMMENT = re.compile(r"""['"]|\s;""")
-_QUOTED = {"'": re.compile(r"'[^']*'"), '"': re.compile(r'"(?:[^"\\]|\\.)*"')}
-# What is longer is something else, and what reads it, configparser, takes very long with very long lines.
-_MOST_BYTES = 1_000_000
-_MOST_IN_A_LINE = 10_000
-_MOST_EXPANDED = 100_000
-_MOST_REFERENCES = 10  # one through the other
 _MOST_NAMED = 500  # characters of the names of programs
 
 
@@ -149,106 +138,10 @@ def unavailable_reason(plugin: Plugin) -> str | None:
     return None
 
 
-# --- files and sections ---------------------------------------------------------------------------
+# --- directories ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Section:
-    """The keys of one section as written, and where."""
-
-    file: Path
-    name: str
-    values: Mapping[str, str]
-    lines: Mapping[str, int]
-    line: int
-    shared: frozenset[str]
-
-    def problem(self, key: str | None, what: str, remedy: str) -> PluginError:
-        return _problem(self.file, self.lines.get(key or "", self.line), what, remedy)
-
-    def read(self, key: str, convert: Callable[[str], T], default: T) -> T:
-        """The value of ``key``, converted; raises PluginError with what ``convert`` says of it."""
-        if key not in self.values:
-            return default
-        try:
-            return convert(self.text(key))
-        except ValueError as error:
-            usual = KEYS[key][0]
-            remedy = f"correct it, or leave the line out for the default: {usual}" if usual else "correct the line"
-            raise self.problem(key, f"{key}: {error}", remedy) from None
-
-    def text(self, key: str) -> str:
-        return self._literal(self._expanded(key)).strip()
-
-    def words(self, key: str) -> tuple[str, ...]:
-        """The value split as a shell would, and only then filled in: a directory may have spaces."""
-        try:
-            return tuple(self._literal(word) for word in shlex.split(self._expanded(key)))
-        except ValueError as error:
-            what = f"{key}: {error}: {self.values[key]}"
-            raise self.problem(key, what, "close the quotes, as for a shell") from None
-
-    def _expanded(self, key: str, on_the_way: tuple[str, ...] = (), known: dict[str, str] | None = None) -> str:
-        """The value with ``%(other)s`` filled in; ``%%`` and the built-in references stay for _literal."""
-        known = {} if known is None else known
-        if key in known:
-            return known[key]
-        if key in on_the_way:
-            raise self.problem(key, f"{key} refers to itself with %({key})s", "write the value out")
-        if len(on_the_way) > _MOST_REFERENCES:
-            what = f"{on_the_way[0]} refers through more than {_MOST_REFERENCES} others"
-            raise self.problem(on_the_way[0], what, "write the values out")
-        room = _MOST_EXPANDED
-
-        def fill_in(match: re.Match[str]) -> str:
-            nonlocal room
-            name = match.group(1)
-            if name is None or name in self._built_in():
-                return match.group()
-            other = normal_key(name)
-            if other not in self.values:
-                remedy = f"write %%({name})s where those characters are meant; a reference is to " + ", ".join(
-                    [*self._built_in(), "or a key of the section"]
-                )
-                raise self.problem(key, f"{key} refers to %({name})s, which is not there", remedy)
-            filled = self._expanded(other, (*on_the_way, key), known)
-            room -= len(filled)
-            if room < 0:
-                what = f"{key} is more than {_MOST_EXPANDED} characters with its references filled in"
-                raise self.problem(key, what, "put it into a program beside the file")
-            return filled
-
-        known[key] = _REFERENCE.sub(fill_in, self.values[key])
-        return known[key]
-
-    def _literal(self, text: str) -> str:
-        return _REFERENCE.sub(lambda match: self._built_in()[match.group(1)] if match.group(1) else "%", text)
-
-    def _built_in(self) -> dict[str, str]:
-        return {"here": str(self.file.parent), "python": sys.executable}
-
-
-class _Parser(configparser.RawConfigParser):
-    """The INI dialect: ``#`` and ``;`` comments, ``key = value`` or ``key: value``, continuation lines."""
-
-    def __init__(self) -> None:
-        super().__init__(interpolation=None)
-
-    def optionxform(self, optionstr: str) -> str:
-        return normal_key(optionstr)
-
-
-def normal_key(key: str) -> str:
-    """Keys are read in any case, except that NAME of ``env.NAME`` is kept."""
-    key = key.strip()
-    return "env." + key[4:] if key[:4].lower() == "env." else key.lower()
-
-
-def _problem(file: Path, line: int, what: str, remedy: str) -> PluginError:
-    return PluginError(f"{file}:{line}: {what}", remedy)
-
-
-def _sections(directory: Path, problems: list[PluginError], strict: bool) -> Iterator[_Section]:
+def _sections(directory: Path, problems: list[PluginError], strict: bool) -> Iterator[Section]:
     """The sections of all ``*.cfg`` in a directory; what can't be read goes to ``problems``."""
     try:
         str(directory).encode()  # it may be in what the node offers, by %(here)s
@@ -272,109 +165,16 @@ def _sections(directory: Path, problems: list[PluginError], strict: bool) -> Ite
         try:
             doubt = distrust(file) if strict else None
             if doubt is not None:
-                raise _problem(file, 1, f"refused: {doubt.reason}", doubt.remedy)
-            yield from _read(file)
+                raise sections.problem(file, 1, f"refused: {doubt.reason}", doubt.remedy)
+            yield from sections.read(file, _USUAL)
         except PluginError as error:
             problems.append(error)
-
-
-def _read(file: Path) -> list[_Section]:
-    lines = [_uncommented(line) for line in _content(file).split("\n")]
-    for number, line in enumerate(lines, 1):
-        if len(line) > _MOST_IN_A_LINE:
-            remedy = "divide it: a line that begins with white space continues the one before"
-            raise _problem(file, number, f"a line of {len(line)} characters; at most {_MOST_IN_A_LINE}", remedy)
-    parser = _Parser()
-    try:
-        parser.read_file(lines, str(file))
-    except configparser.Error as error:
-        raise _syntax(file, lines, error) from None
-    if not parser.sections():
-        raise _problem(file, 1, "no [section] in it: a plugin is a section", "begin it with [name], or remove the file")
-    places = _places(lines)
-    referred = {normal_key(match.group(1) or "") for line in lines for match in _REFERENCE.finditer(line)}
-    shared = referred & parser.defaults().keys()
-    return [_section(file, name, parser, places, frozenset(shared)) for name in parser.sections()]
-
-
-def _uncommented(line: str) -> str:
-    """2010: white space and a semicolon begin a comment. Not inside quotes, or sh -c 'a ; b' would be cut."""
-    at, unclosed = 0, ""
-    while True:
-        mark = _QUOTE_OR_COMMENT.search(line, at)
-        if mark is None:
-            return line
-        if mark.group() not in _QUOTED:
-            return line[: mark.start()]
-        quoted = None if mark.group() in unclosed else _QUOTED[mark.group()].match(line, mark.start())
-        if quoted is None:
-            unclosed += mark.group()  # nor are those behind it
-        at = quoted.end() if quoted else mark.end()
-
-
-def _section(
-    file: Path, name: str, parser: _Parser, places: Mapping[tuple[str, str], int], shared: frozenset[str]
-) -> _Section:
-    values = dict(parser.items(name))
-    line = places.get((name, ""), 1)
-    lines = {key: places.get((name, key)) or places.get((parser.default_section, key), line) for key in values}
-    return _Section(file, name, values, lines, line, shared)
-
-
-def _content(file: Path) -> str:
-    if os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113 - Path's raise PermissionError
-        raise _problem(file, 1, "not a regular file", "move it elsewhere: *.cfg in a plugin directory is a plugin file")
-    try:
-        size_bytes = file.stat().st_size
-        text = file.read_bytes().decode("utf-8-sig") if size_bytes <= _MOST_BYTES else ""
-    except OSError as error:
-        raise _problem(file, 1, f"can't be read: {error.strerror}", "let the client's user read it") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise _problem(file, line, f"not UTF-8: byte 0x{error.object[error.start]:02x}", "save it as UTF-8") from None
-    if size_bytes > _MOST_BYTES:
-        what = f"{size_bytes} bytes; at most {_MOST_BYTES}"
-        raise _problem(file, 1, what, "move it elsewhere: this is not a plugin file")
-    if "\0" in text:
-        raise _problem(file, text.count("\n", 0, text.index("\0")) + 1, "a NUL byte", "save it as plain text")
-    return text
-
-
-def _syntax(file: Path, lines: list[str], error: configparser.Error) -> PluginError:
-    if isinstance(error, configparser.DuplicateSectionError):
-        return _problem(file, error.lineno or 1, f"a second section [{error.section}]", "rename or remove one")
-    if isinstance(error, configparser.DuplicateOptionError):
-        what = f"a second {error.option!r} in [{error.section}]"
-        return _problem(file, error.lineno or 1, what, "remove one of the two lines")
-    if isinstance(error, configparser.MissingSectionHeaderError):
-        what = f"{error.line.strip()[:60]!r} before the first [section]"
-        return _problem(file, error.lineno, what, "put [name] on a line above it")
-    line = error.errors[0][0] if isinstance(error, configparser.ParsingError) and error.errors else 1
-    what = f"{lines[line - 1].strip()[:60]!r} is not 'key = value'"
-    return _problem(file, line, what, "correct it, or begin the line with #")
-
-
-def _places(lines: Iterable[str]) -> dict[tuple[str, str], int]:
-    """The line of each (section, key), and of each (section, "") header. configparser doesn't tell."""
-    places: dict[tuple[str, str], int] = {}
-    section = ""
-    for number, line in enumerate(lines, start=1):
-        if line.lstrip()[:1] in ("#", ";"):
-            continue
-        header = _Parser.SECTCRE.match(line.strip())
-        option = _Parser.OPTCRE.match(line.strip())
-        if header:
-            section = header.group("header")
-            places.setdefault((section, ""), number)
-        elif option:
-            places.setdefault((section, normal_key(option.group("option"))), number)
-    return places
 
 
 # --- from a section to a plugin -------------------------------------------------------------------
 
 
-def _admit(plugin: Plugin, section: _Section, found: dict[str, Plugin]) -> None:
+def _admit(plugin: Plugin, section: Section, found: dict[str, Plugin]) -> None:
     """Put the plugin among the others, in place of one by the same name in an earlier directory."""
     for other in found.values():
         if other.name == plugin.name and other.directory != plugin.directory:
@@ -387,7 +187,7 @@ def _admit(plugin: Plugin, section: _Section, found: dict[str, Plugin]) -> None:
     found[plugin.name] = plugin
 
 
-def _check_trust(plugin: Plugin, section: _Section) -> None:
+def _check_trust(plugin: Plugin, section: Section) -> None:
     """What the command runs from a place that the file names: for ``user``, that user may change it."""
     for path in _named_paths(plugin):
         doubt = distrust(path, *_uid_of(plugin.user))
@@ -415,7 +215,7 @@ def _uid_of(user: str | None) -> tuple[int, ...]:
         return ()
 
 
-def _plugin(section: _Section) -> Plugin:
+def _plugin(section: Section) -> Plugin:
     _check_keys(section)
     name = section.read("name", _name, section.name.strip())
     return Plugin(
@@ -444,7 +244,7 @@ def _plugin(section: _Section) -> Plugin:
     )
 
 
-def _check_keys(section: _Section) -> None:
+def _check_keys(section: Section) -> None:
     for key in section.values:
         if key in KEYS or key in section.shared:
             continue
@@ -454,7 +254,7 @@ def _check_keys(section: _Section) -> None:
             raise section.problem(key, f"{key[4:]!r} can't name an environment variable", "letters, digits and '_'")
 
 
-def _command(section: _Section) -> tuple[str, ...]:
+def _command(section: Section) -> tuple[str, ...]:
     if "command" not in section.values:
         raise section.problem(None, f"[{section.name}] has no command", "add: command = program arguments")
     command = section.words("command")
@@ -463,7 +263,7 @@ def _command(section: _Section) -> tuple[str, ...]:
     return command
 
 
-def _result_format(section: _Section) -> str:
+def _result_format(section: Section) -> str:
     name = section.read("result_format", str, "output")
     if name not in formats.names():
         remedy = did_you_mean(name, formats.names())
@@ -471,7 +271,7 @@ def _result_format(section: _Section) -> str:
     return name
 
 
-def _key(section: _Section, name: str) -> str:
+def _key(section: Section, name: str) -> str:
     key = section.read("result_key", str, name)
     try:
         check_key(key)
@@ -482,7 +282,7 @@ def _key(section: _Section, name: str) -> str:
     return key
 
 
-def _env(section: _Section) -> dict[str, str]:
+def _env(section: Section) -> dict[str, str]:
     return {key[4:]: section.text(key) for key in section.values if key.startswith("env.")}
 
 
@@ -531,7 +331,7 @@ def _some(size_bytes: int, text: str) -> int:
     return size_bytes
 
 
-def _processes(section: _Section) -> int | None:
+def _processes(section: Section) -> int | None:
     count = section.read("max_processes", _count, None)
     if count is not None and os.geteuid() == 0 and section.values.get("user", "").strip() in ("", "root"):
         what = "max_processes is no limit for root: setrlimit(2), RLIMIT_NPROC"
