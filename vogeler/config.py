@@ -176,7 +176,7 @@ class Settings:
     full_every: float = _setting(
         "6h", parse_duration, "how often a value that has not changed is sent all the same", ("client",)
     )
-    state: Path = _setting(
+    state: Path | None = _setting(
         "", _path, "folder for what a client must know after a restart; empty: where the local engines are", ("client",)
     )
     policy: Path | None = _setting(
@@ -382,8 +382,6 @@ def _computed(program: str, parsed: Mapping[str, Any]) -> dict[str, Any]:
     if program == "client" and not parsed["redact_key"]:
         with suppress(ConfigError):  # a user without a home directory has to name one, if one is needed
             computed["redact_key"] = str(state_directory() / "redact.key")
-    if program == "client" and parsed["trusted_keys"] and not parsed["state"]:
-        computed["state"] = state_directory()
     if not parsed["plugins"]:
         computed["plugins"] = tuple(map(str, shipped("plugins", Path("/etc/vogeler/plugins"))))
     return computed

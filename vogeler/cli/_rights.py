@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vogeler.config import Settings
+from vogeler.config import Settings, state_directory
 from vogeler.errors import ConfigError
 from vogeler.gate import Gate
 from vogeler.messages import Envelope
@@ -60,7 +60,8 @@ def gate_of(settings: Settings) -> Gate:
     if keys is not None:
         from vogeler.seen import Seen
 
-        seen = Seen(settings.state / f"seen-{settings.node}", settings.clock_skew)
+        folder = settings.state or state_directory()
+        seen = Seen(folder / f"seen-{settings.node}", settings.clock_skew)
     return Gate(keys, seen, policy)
 
 
