@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vogeler.errors import ConfigError
 from vogeler.globs import any_matches, matcher
-from vogeler.watched import Watched
+from vogeler.watched import Watched, lines_of
 
 _UNCLEAR = "a rule is: REQUESTER ALIAS,ALIAS and then perhaps NODE,NODE, all of them globs, without spaces in between"
 
@@ -45,11 +45,10 @@ class Policy:
 def parse(text: str) -> list[Rule]:
     """The rules of a file, a line each. Raises ValueError, whose text says in which line what is wrong."""
     rules = []
-    for number, line in enumerate(text.split("\n"), 1):
-        words = line.partition("#")[0].split()
-        lists = [tuple(filter(None, word.split(","))) for word in words[1:]]
-        if words and (len(words) not in (2, 3) or not all(lists)):
+    for number, line in lines_of(text):
+        requester, *words = line.split()
+        lists = [tuple(filter(None, word.split(","))) for word in words]
+        if len(lists) not in (1, 2) or not all(lists):
             raise ValueError(f"line {number}: {_UNCLEAR}")
-        if words:
-            rules.append(Rule(words[0], *lists))
+        rules.append(Rule(requester, *lists))
     return rules

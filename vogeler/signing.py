@@ -28,7 +28,7 @@ from typing import Any
 from vogeler.errors import ConfigError, MessageError, UsageError
 from vogeler.messages import Envelope
 from vogeler.units import parse_timestamp
-from vogeler.watched import Watched, read
+from vogeler.watched import Watched, lines_of, read
 
 _DOMAIN = "vogeler v1"
 _VERSION = "v1"
@@ -149,7 +149,7 @@ def save(key: PrivateKey, path: Path) -> None:
 
 def parse_private(text: str) -> PrivateKey:
     """The one line that is no comment in a file with a private key."""
-    lines = [line.split() for _, line in _lines(text)]
+    lines = [line.split() for _, line in lines_of(text)]
     if len(lines) != 1 or len(lines[0]) != 2 or not lines[0][1].startswith(f"{_PRIVATE}:"):
         raise ValueError(f"not a private key: one line NAME {_PRIVATE}:KEY")
     name, key = lines[0]
@@ -159,7 +159,7 @@ def parse_private(text: str) -> PrivateKey:
 def parse_keys(text: str) -> Mapping[str, PublicKey]:
     """The trusted keys by id."""
     keys: dict[str, PublicKey] = {}
-    for number, line in _lines(text):
+    for number, line in lines_of(text):
         try:
             key = parse_public(line)
             if key.id in keys:
@@ -198,12 +198,6 @@ def parse_signature(text: str) -> tuple[str, bytes]:
         return words[1], _decoded(words[2], _SIGNATURE_BYTES, "the signature")
     except ValueError as error:
         raise MessageError(str(error)) from None
-
-
-def _lines(text: str) -> list[tuple[int, str]]:
-    """(number, line) of those that are neither empty nor comments; a comment begins with # as a word's first letter."""
-    lines = enumerate(re.sub(r"(?m)(^|\s)#.*$", "", text).split("\n"), 1)
-    return [(number, line) for number, line in lines if line.strip()]
 
 
 def _checked_name(name: str) -> str:

@@ -1,11 +1,12 @@
-"""A file that says who may do what: nobody else may write it, and what is changed in it counts at once."""
+"""A file that says who may do what: nobody else may write it, what is changed in it counts at once; its lines."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -14,6 +15,21 @@ from vogeler.errors import ConfigError
 Content = TypeVar("Content")
 _MOST_BYTES = 64 * 1024 * 1024
 _TICK_S = 0.1  # more than the clock of any file system goes on by at once, but for FAT's
+
+_COMMENT_OR_QUOTED = re.compile(r"""(?<!\S)#|(?<![^\s,=])(?:"[^"]*"|'[^']*')""")
+
+
+def lines_of(text: str) -> Iterator[tuple[int, str]]:
+    """(number, line without its comment) of those that say something.
+
+    A word that begins with # begins a comment, but not in quotes. They have no other meaning, so that whoever writes
+    them is told so by what reads the line, and not by a line that was cut in the middle.
+    """
+    for number, line in enumerate(text.split("\n"), 1):
+        marks = (match.start() for match in _COMMENT_OR_QUOTED.finditer(line) if match.group() == "#")
+        said = line[: next(marks, None)]
+        if said.strip():
+            yield number, said
 
 
 def read(path: Path, forbidden: int, remedy: str) -> tuple[str, os.stat_result]:

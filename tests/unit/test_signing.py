@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from vogeler import signing
+from vogeler import policy, signing
 from vogeler.errors import ConfigError, MessageError, UsageError
 from vogeler.gate import Gate
 from vogeler.messages import Command, Envelope, encode, new_id
 from vogeler.seen import Seen
 from vogeler.signing import PrivateKey, PublicKey, TrustedKeys
 from vogeler.units import to_timestamp
+from vogeler.watched import lines_of
 
 # RFC 8032, 7.1, test 1: the secret key and the public one.
 SEED = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
@@ -159,6 +160,36 @@ def test_a_line_is_read_as_it_is_written() -> None:
     key = replace(ALICE.public(), aliases=("rpms", "os*"), expires_at="2030-01-01T00:00:00.000Z")
     assert signing.parse_public(key.line) == key
     assert list(signing.parse_keys(f"\n# no\n{key.line} # alice's\n").values()) == [key]
+
+
+def test_the_line_that_is_wrong_is_counted_with_the_comments_before_it() -> None:
+    with pytest.raises(ValueError, match="line 4: "):
+        signing.parse_keys(f"# no\n{ALICE.public().line}\n# no\nbob\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a b # c\n\n  # d\n\te\t#f\n#", [(1, "a b "), (4, "\te\t")]),
+        ("a#1 b,#2 c=#3", [(1, "a#1 b,#2 c=#3")]),
+        ("""a "b # c" 'd # e',"#" # f""", [(1, """a "b # c" 'd # e',"#" """)]),
+        ("""a bob's # that's "all""", [(1, "a bob's ")]),
+        ('a "b # c', [(1, 'a "b ')]),
+    ],
+)
+def test_a_comment_begins_with_a_word_and_not_inside_one_or_in_quotes(text: str, lines: list[tuple[int, str]]) -> None:
+    assert list(lines_of(text)) == lines
+
+
+def test_a_policy_and_trusted_keys_have_the_same_comments() -> None:
+    assert policy.parse("bob@c#1 os*,c# # all\n[#]* facts #\n") == [
+        policy.Rule("bob@c#1", ("os*", "c#")),
+        policy.Rule("[#]*", ("facts",)),
+    ]
+    with pytest.raises(ValueError, match="line 1: a rule is: "):
+        policy.parse('bob "a # b"\n')
+    key = replace(ALICE.public(), aliases=("os*", "c#"))
+    assert list(signing.parse_keys(f"{key.line} # hers\n").values()) == [key]
 
 
 @pytest.mark.parametrize("mode", [0o602, 0o620, 0o666])
