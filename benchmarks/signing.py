@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from vogeler import signing
-from vogeler.messages import Command, Envelope, encode, new_id, to_timestamp
+from vogeler.messages import Command, Envelope, encode, new_id
 from vogeler.seen import Seen
+from vogeler.units import to_timestamp
 
 _PSS = """
 import sys

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.servers.processes import Fleet
-from vogeler.messages import Command, Envelope, Receipt, decode, new_id, now, to_timestamp
+from vogeler.messages import Command, Envelope, Receipt, decode, new_id, now
 from vogeler.messaging import Transport
+from vogeler.units import to_timestamp
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ import pytest
 
 from tests.servers.processes import COMMANDS, Fleet, wait_until
 from vogeler import topology
-from vogeler.messages import MAX_MESSAGE_BYTES, Command, Envelope, Heartbeat, Result, encode, new_id, now, to_timestamp
+from vogeler.messages import MAX_MESSAGE_BYTES, Command, Envelope, Heartbeat, Result, encode, new_id, now
+from vogeler.units import to_timestamp
 
 # Clears the screen, sets the clipboard, writes a link, erases the line; C1; the direction of writing; lines of its own.
 ESCAPES = "\x1b[2J\x1b]52;c;cm0=\x07\x1b]8;;http://x\x1b\\here\x9b2K\x7f\rok \u202egnp\u2066\u200b\u2028\x85a\nb"

@@ -11,7 +11,8 @@ import pytest
 
 from tests.servers.processes import Fleet, wait_until
 from vogeler import topology
-from vogeler.messages import Envelope, new_id, now, to_timestamp
+from vogeler.messages import Envelope, new_id, now
+from vogeler.units import to_timestamp
 
 LONG = "x" * 300
 HALF = "\ud800"  # half a surrogate pair: JSON can hold it, UTF-8 can't

@@ -20,10 +20,11 @@ import pytest
 from tests.servers.processes import COMMANDS, Daemon, Fleet, wait_until
 from vogeler import signing
 from vogeler.errors import ExitCode
-from vogeler.messages import Command, Envelope, Receipt, decode, encode, to_timestamp
+from vogeler.messages import Command, Envelope, Receipt, decode, encode
 from vogeler.messaging import Transport
 from vogeler.runner import Limits, Runner
 from vogeler.signing import PrivateKey
+from vogeler.units import to_timestamp
 
 on_one_machine = pytest.mark.parametrize("fleet", [("local", "sqlite")], indirect=True, ids=["local"])
 ALICE, MALLORY = signing.new("alice"), signing.new("mallory")

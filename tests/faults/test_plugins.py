@@ -18,7 +18,8 @@ import pytest
 
 from tests.faults.resources import Held, held_by
 from tests.servers.processes import Daemon, Fleet, wait_until
-from vogeler.messages import FAILED, OK, TIMEOUT, TOO_LARGE, UNPARSABLE, Command, encode, to_timestamp
+from vogeler.messages import FAILED, OK, TIMEOUT, TOO_LARGE, UNPARSABLE, Command, encode
+from vogeler.units import to_timestamp
 
 NODE = "web01"
 IN_TIME_S = 20.0  # for what takes a fraction of a second where nobody misbehaves

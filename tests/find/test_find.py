@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from vogeler import persistence, query, registry
 from vogeler.find import INDEX, NODES, SCAN, Search, explain, find
 from vogeler.leaves import at_path
-from vogeler.messages import Heartbeat, Result, digest_of, to_timestamp
+from vogeler.messages import Heartbeat, Result, digest_of
 from vogeler.persistence import Store
 from vogeler.query import Expression, NodeView, parse
+from vogeler.units import to_timestamp
 
 NOW_S = 1_800_000_000.0
 AT = to_timestamp(NOW_S - 120)

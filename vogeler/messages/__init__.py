@@ -1,0 +1,90 @@
+"""The messages on the wire: command, result, heartbeat, decision, receipt. Encode, decode, check.
+
+JSON in UTF-8, protocol version 1, described field by field in docs/formats.rst. A field that
+is not known here makes the message refused, not half understood: a later version may have put a
+restriction into it.
+"""
+
+from vogeler.messages._codec import (
+    COMPRESS_ABOVE_BYTES,
+    CONTENT_TYPE,
+    MAX_ENVELOPE_BYTES,
+    MAX_MESSAGE_BYTES,
+    VERSION,
+    Envelope,
+    decode,
+    encode,
+)
+from vogeler.messages._fields import MOST_CHARACTERS, RESERVED_KEYS, check_id, check_key, check_node_name
+from vogeler.messages._json import canonical_json, digest_of
+from vogeler.messages._types import (
+    ACCEPTED,
+    DECISIONS,
+    FAILED,
+    OK,
+    OMITTED,
+    REFUSED,
+    REPEATED,
+    STAGES,
+    STATUSES,
+    STORED,
+    TIMEOUT,
+    TOO_LARGE,
+    UNAVAILABLE,
+    UNCHANGED,
+    UNPARSABLE,
+    Command,
+    Decision,
+    Heartbeat,
+    Message,
+    Receipt,
+    Result,
+    new_id,
+    now,
+)
+from vogeler.messages._unread import Known, Unread, decode_stored, read
+
+__all__ = [
+    "ACCEPTED",
+    "COMPRESS_ABOVE_BYTES",
+    "CONTENT_TYPE",
+    "DECISIONS",
+    "FAILED",
+    "MAX_ENVELOPE_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "MOST_CHARACTERS",
+    "OK",
+    "OMITTED",
+    "REFUSED",
+    "REPEATED",
+    "RESERVED_KEYS",
+    "STAGES",
+    "STATUSES",
+    "STORED",
+    "TIMEOUT",
+    "TOO_LARGE",
+    "UNAVAILABLE",
+    "UNCHANGED",
+    "UNPARSABLE",
+    "VERSION",
+    "Command",
+    "Decision",
+    "Envelope",
+    "Heartbeat",
+    "Known",
+    "Message",
+    "Receipt",
+    "Result",
+    "Unread",
+    "canonical_json",
+    "check_id",
+    "check_key",
+    "check_node_name",
+    "decode",
+    "decode_stored",
+    "digest_of",
+    "encode",
+    "new_id",
+    "now",
+    "read",
+]
