@@ -10,13 +10,13 @@ is for every program, ``[client]``, ``[server]``, ``[runner]`` and ``[admin]`` f
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vogeler.errors import ConfigError, UsageError
+from vogeler.places import host_name, shipped, state_directory
 from vogeler.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -378,41 +378,11 @@ def _computed(program: str, parsed: Mapping[str, Any]) -> dict[str, Any]:
     if not parsed["dbhost"]:
         computed["dbhost"] = f"sqlite://{state}/vogeler.db"
     if program == "client" and not parsed["node"]:
-        computed["node"] = _parsed(*_host_name())
+        node = next(spec for spec in SETTINGS if spec.name == "node")
+        computed["node"] = _parsed(node, host_name(), "this host's name")
     if program == "client" and not parsed["redact_key"]:
         with suppress(ConfigError):  # a user without a home directory has to name one, if one is needed
             computed["redact_key"] = str(state_directory() / "redact.key")
     if not parsed["plugins"]:
         computed["plugins"] = tuple(map(str, shipped("plugins", Path("/etc/vogeler/plugins"))))
     return computed
-
-
-def _host_name() -> tuple[Setting, str, str]:
-    import socket
-
-    name = socket.gethostname()
-    full = name if "." in name else socket.getfqdn()
-    if full.startswith("localhost") or not full:
-        full = name
-    return next(spec for spec in SETTINGS if spec.name == "node"), full, "this host's name"
-
-
-def state_directory() -> Path:
-    """Where the default engines keep their files: /var/lib/vogeler for root, else in the home directory."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/vogeler")
-    try:
-        directory = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "vogeler"
-    except RuntimeError:
-        raise ConfigError("this user has no home directory for the default engines", "set qhost and dbhost") from None
-    if not _is_utf8(str(directory)):
-        raise ConfigError(f"the name of the folder {directory} is not UTF-8, as URLs are", "set qhost and dbhost")
-    return directory
-
-
-def shipped(folder: str, site: Path) -> list[Path]:
-    """The folders of that name that exist: the checkout's or else the installed one, then the site's own."""
-    checkout = Path(__file__).resolve().parent.parent / folder
-    installed = Path(sys.prefix) / "share" / "vogeler" / folder
-    ours = [path for path in (checkout, installed) if path.is_dir()][:1]
-    return ours + ([site] if site.is_dir() else [])

@@ -21,6 +21,7 @@ MODULES = {
 LOW = {"registry", "urls", "tls", "backoff", "units", "messages", "topology", "roles"}
 ALL = LOW | {
     "config",
+    "places",
     "globs",
     "trust",
     "targets",
@@ -81,7 +82,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "retention": {"messages", "persistence", "units"},
     "history": {"messages"},
     "summary": {"leaves", "units"},
-    "config": {"urls", "messages", "registry", "units"},
+    "places": set(),
+    "config": {"urls", "messages", "places", "registry", "units"},
     "formats": {"registry"},
     "sections": set(),
     "plugins": {"formats", "messages", "registry", "sections", "trust", "units"},

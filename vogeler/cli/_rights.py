@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vogeler.config import Settings, state_directory
+from vogeler.config import Settings
 from vogeler.errors import ConfigError
 from vogeler.gate import Gate
 from vogeler.messages import Envelope
+from vogeler.places import state_directory
 
 if TYPE_CHECKING:
     from vogeler.signing import PrivateKey, TrustedKeys
