@@ -1,4 +1,4 @@
-"""Run a plugin's command within its limits, and take what it prints. The only subprocess of Vogeler.
+"""Run a plugin's command within its limits, and take what it prints. No other part of a daemon starts processes.
 
 One thread per call and none of its own; several threads may call at once. For Linux.
 

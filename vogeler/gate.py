@@ -1,4 +1,4 @@
-"""Whether a command may be run here: who has signed it, whether it came before, what its requester may ask.
+"""Whether a command may be run here: who has signed it, did it come before, is it in time, may its requester ask.
 
 A gate that was given nothing lets everything through. What it is given is imported by whoever makes it: a client
 without keys has neither the library nor the modules in memory.

@@ -30,7 +30,7 @@ class Request:
     delivery: Delivery  # the latest: after a reconnection the broker delivers it again
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """One plugin to run once: for a request, or for the plugin's own schedule."""
 
@@ -50,7 +50,7 @@ class Jobs:
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
         self._waiting: list[Job] = []
-        self._running: dict[int, Job] = {}
+        self._running: set[Job] = set()
         # By id and ``full``: a run asks a node twice where it wants the value in full after all.
         self._requested: dict[tuple[str, bool], Job] = {}
         self._answered: OrderedDict[tuple[str, bool], None] = OrderedDict()
@@ -58,7 +58,7 @@ class Jobs:
     @property
     def running(self) -> list[Job]:
         """What has begun and has not ended."""
-        return list(self._running.values())
+        return list(self._running)
 
     def add(self, job: Job) -> None:
         """One more that waits until it is due."""
@@ -92,7 +92,7 @@ class Jobs:
     def begin(self, job: Job) -> None:
         """It is run from now on."""
         self._waiting.remove(job)
-        self._running[id(job)] = job
+        self._running.add(job)
 
     def drop(self, job: Job) -> None:
         """It is not run."""
@@ -100,7 +100,7 @@ class Jobs:
 
     def end(self, job: Job) -> None:
         """It was run."""
-        del self._running[id(job)]
+        self._running.remove(job)
 
     def answer(self, command: Command) -> None:
         """The command's job is done with."""
