@@ -3,6 +3,9 @@
 A server has as many writers as its store can serve at once. All messages of a node go to the same one, so that they
 stay in order and no two writers change the same documents.
 
+A message that the store can't take, while it takes others, ends as a dead letter: one that breaks the store's
+software would stop all others for ever.
+
 While there is nothing to write, one of them removes what has had its time, in small steps.
 """
 
@@ -10,11 +13,13 @@ from __future__ import annotations
 
 import logging
 import queue
+import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vogeler import messages
@@ -22,7 +27,7 @@ from vogeler.audit import entries_of
 from vogeler.backoff import Backoff, describe, keep_trying
 from vogeler.batch import Batch, Pace
 from vogeler.errors import StoreError
-from vogeler.messages import Decision
+from vogeler.messages import FAILED, STORED, Decision, Result
 from vogeler.messaging import Delivery
 from vogeler.persistence import Outcome, Storable, Store
 from vogeler.retention import Housekeeping
@@ -34,9 +39,11 @@ _ENDS_WITHIN_S = 1.0
 # large batches cost the store less. What is stored at once even if it takes longer, as every batch takes some time.
 _BATCH_TAKES_S, _FULL_ONES_TAKE_S, _LEAST_BATCH = 0.08, 0.25, 40
 _BATCHES_AHEAD = 2  # one is being written, the next is ready
+_TRIES = 8  # of a batch as a whole; then of a message that fails where others do not
+_FAILURES_IN_A_ROW = 3  # so many messages, one after the other, and the store is to blame
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """A message on its way into the store, with what must be acked after."""
 
@@ -46,11 +53,22 @@ class Entry:
 
 @dataclass(frozen=True)
 class Written:
-    """A batch that is in the store, and what became of each entry."""
+    """What is in the store, or never will be, and what became of each entry. It ends so many batches."""
 
     entries: list[Entry]
     outcomes: list[Outcome]
     took_s: float
+    batches: int = 1
+
+
+@dataclass
+class _Pending:
+    """What the thread is at, however often that has to be tried. ``failures``: how often a message did not go alone."""
+
+    entries: list[Entry] = field(default_factory=list)
+    batches: int = 1
+    tries: int = 0
+    failures: Counter[int] = field(default_factory=Counter)
 
 
 class Writer:
@@ -79,6 +97,7 @@ class Writer:
         self._in_flight = 0  # batches that were handed to the thread, and are not settled yet
         self._to_write: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
         self._written: queue.SimpleQueue[Written] = queue.SimpleQueue()
+        self._in_trouble = False  # a batch has failed too often: what else there is may tell why
         self._abandoning = threading.Event()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self.bug: BaseException | None = None  # what ended the thread
@@ -114,16 +133,19 @@ class Writer:
 
     def hand_over(self) -> None:
         """Give the thread what waits; while it is at something else, only what is as much as it stores at once."""
-        while self._waiting and (not self._in_flight or (not self.is_full and self._waiting.is_full())):
+        while self._waiting and (not self._in_flight or (not self.is_full and self._may_be_next())):
             self._in_flight += 1
             self._to_write.put(self._waiting.take())
+
+    def _may_be_next(self) -> bool:
+        return self._waiting.is_full() or self._in_trouble
 
     def settle(self) -> list[Written]:
         """What was written since the last call."""
         settled = []
         while not self._written.empty():
             written = self._written.get()
-            self._in_flight -= 1
+            self._in_flight -= written.batches
             within_s = _FULL_ONES_TAKE_S if self._in_flight else _BATCH_TAKES_S
             self._pace.note(len(written.entries), written.took_s, within_s)
             self._waiting.max_count = self._pace.count
@@ -146,7 +168,7 @@ class Writer:
 
         A server whose writer is dead would hold its results for ever: a bug in here ends the process.
         """
-        pending: list[list[Entry]] = []
+        pending = _Pending()
         try:
             keep_trying(lambda backoff: self._write_batches(pending, backoff), self._abandoning, lambda error: False)
         except BaseException as error:
@@ -154,27 +176,83 @@ class Writer:
             self.bug = error
             self._tell()
 
-    def _write_batches(self, pending: list[list[Entry]], backoff: Backoff) -> None:
+    def _write_batches(self, pending: _Pending, backoff: Backoff) -> None:
         with closing(self._open_store()) as store:
             _set_up(store, self._designs)
             housekeeping = None
             if self._keep_house is not None:
                 log.info("store: %s", store.ping(), extra={"event": "store"})
                 housekeeping = self._keep_house(store)
-            again = bool(pending)
             while True:
-                if not pending:
+                if not pending.entries:
                     entries = self._next_to_write(housekeeping)
                     if entries is None:
                         return
-                    pending.append(entries)
-                began_s = time.monotonic()
-                again = again or any(entry.delivery.redelivered for entry in pending[0])
-                outcomes = _store(store, [entry.message for entry in pending[0]], messages.now(), again)
-                again = False
-                self._written.put(Written(pending.pop(), outcomes, time.monotonic() - began_s))
+                    vars(pending).update(vars(_Pending(entries)))
+                if pending.tries < _TRIES:
+                    self._write(store, pending)
+                else:
+                    self._write_apart(store, pending)
                 backoff.reset()
-                self._tell()
+
+    def _write(self, store: Store, pending: _Pending) -> None:
+        """A batch as a whole."""
+        pending.tries += 1
+        again = pending.tries > 1 or any(entry.delivery.redelivered for entry in pending.entries)
+        began_s = time.monotonic()
+        outcomes = _store(store, [entry.message for entry in pending.entries], messages.now(), again)
+        entries, pending.entries = pending.entries, []
+        self._put(Written(entries, outcomes, time.monotonic() - began_s))
+
+    def _put(self, written: Written) -> None:
+        self._written.put(written)
+        self._tell()
+
+    def _write_apart(self, store: Store, pending: _Pending) -> None:
+        """One message after the other, in any order, to find those that are to blame: what fails while others do not.
+
+        Raises what one of them failed with, if any are left that may be stored after all.
+        """
+        self._in_trouble = True
+        self._tell()  # to be given what else there is
+        self._take_along(pending)
+        failed: list[tuple[Entry, StoreError]] = []
+        settled = proven = False  # proven: that all of the store's databases can be written
+        for entry in random.sample(pending.entries, len(pending.entries)):
+            try:
+                (outcome,) = _store(store, [entry.message], messages.now(), again=True)
+            except StoreError as error:
+                failed.append((entry, error))
+                if not settled and len(failed) >= _FAILURES_IN_A_ROW:
+                    raise
+            else:
+                settled = True
+                proven = proven or (isinstance(entry.message, Result) and outcome.stage == STORED)
+                self._settle_one(pending, entry, outcome)
+        for entry, failure in failed if proven else []:
+            pending.failures[id(entry)] += 1
+            if pending.failures[id(entry)] >= _TRIES:
+                reason = f"the store takes others, and not this one: {describe(failure)}"
+                self._settle_one(pending, entry, Outcome(FAILED, reason, refused=True))
+        if pending.entries:
+            self._put(Written([], [], 0.0, pending.batches - 1))
+            pending.batches = 1
+            raise failed[0][1]
+        self._in_trouble = False
+
+    def _take_along(self, pending: _Pending) -> None:
+        """The next batch, too, if there is one."""
+        with suppress(queue.Empty):
+            more = self._to_write.get_nowait()
+            if more is None:
+                self._to_write.put(None)
+                return
+            pending.entries += more
+            pending.batches += 1
+
+    def _settle_one(self, pending: _Pending, entry: Entry, outcome: Outcome) -> None:
+        pending.entries.remove(entry)
+        self._put(Written([entry], [outcome], 0.0, 0 if pending.entries else pending.batches))
 
     def _next_to_write(self, housekeeping: Housekeeping | None) -> list[Entry] | None:
         """A batch, or None at the end; until there is one, what else is due."""

@@ -12,7 +12,9 @@ from vogeler.persistence._couch_http import Couch, Refusal
 from vogeler.persistence._texts import to_json
 
 # Errors of one row of _bulk_docs that may be gone the next time; any other is a no for good.
-_ROW_TRANSIENT = frozenset({"internal_server_error", "unknown_error", "timeout", "error", "service_unavailable"})
+_ROW_TRANSIENT = frozenset(
+    {"internal_server_error", "unknown_error", "timeout", "error", "service_unavailable", "os_process_error"}
+)
 # Of a whole _bulk_docs request: some document in it is not JSON to CouchDB, or too large.
 _BODY_REFUSED = (400, 413)
 _FILTER_IDS = 100  # of more than that CouchDB would go through all documents: changes_doc_ids_optimization_threshold
