@@ -31,7 +31,7 @@ setup(
     package_data={"vogeler": ["py.typed"]},
     data_files=[*shared_files("plugins", "plugins"), *shared_files("etc", "etc")],
     install_requires=["pika>=1.3,<2", "couchdb>=1.2,<2", "pyyaml>=6", "psutil>=5.9"],
-    extras_require={"signing": ["cryptography>=3.2"]},
+    extras_require={"signing": ["cryptography>=3.2"], "sealing": ["cryptography>=3.2"]},
     entry_points={
         "console_scripts": [
             "vogeler-runner = vogeler.cli.runner:main",

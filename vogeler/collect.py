@@ -1,10 +1,10 @@
-"""From a plugin to its value: run it, parse what it printed, redact and sort that, digest it."""
+"""From a plugin to its value: run it, parse what it printed, redact, seal and sort that, digest it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vogeler import formats
 from vogeler.backoff import describe
@@ -15,6 +15,9 @@ from vogeler.messages import FAILED, OK, UNAVAILABLE, UNPARSABLE, canonical_json
 from vogeler.plugins import Plugin, unavailable_reason
 from vogeler.processes import Orphans
 from vogeler.redact import Redaction
+
+if TYPE_CHECKING:
+    from vogeler.sealing import Sealing
 
 # sysexits.h: "a service is unavailable". So a plugin can find out by itself that it does not apply here.
 EX_UNAVAILABLE = 69
@@ -34,10 +37,15 @@ class Collected:
     duration_s: float = 0.0
     error: str | None = None
     redacted: int = 0  # how many parts of the value are digests in their place
+    sealed: int = 0  # how many are for readers alone
 
 
 def collect(
-    plugin: Plugin, stop: Event | None = None, orphans: Orphans | None = None, redaction: Redaction | None = None
+    plugin: Plugin,
+    stop: Event | None = None,
+    orphans: Orphans | None = None,
+    redaction: Redaction | None = None,
+    sealing: Sealing | None = None,
 ) -> Collected:
     """Run the plugin and read its output. Raises nothing for what a plugin can do wrong."""
     reason = unavailable_reason(plugin)
@@ -51,19 +59,20 @@ def collect(
     try:
         value = formats.parse(plugin.result_format, ran.stdout)
     except FormatError as error:
-        said = "the output can't be read, and is not quoted" if plugin.redact else f"{error.message}; {error.remedy}"
+        quoted = f"{error.message}; {error.remedy}"
+        said = "the output can't be read, and is not quoted" if plugin.is_secretive else quoted
         text = f"{plugin.result_format}: {said}"
         return Collected(UNPARSABLE, exit_code=ran.exit_code, duration_s=ran.duration_s, error=text)
     ran = replace(ran, stdout=b"")  # up to max_output, and the digest needs as much again
     try:
         value, redacted = _redacted(plugin, value, redaction)
+        value, sealed = _sealed(plugin, value, sealing)
     except PluginError as error:
         return Collected(FAILED, exit_code=ran.exit_code, duration_s=ran.duration_s, error=describe(error))
     if plugin.unordered and isinstance(value, list):
         value.sort(key=lambda entry: canonical_json(without(entry, plugin.volatile)))
-    return Collected(
-        OK, value, digest_of(without(value, plugin.volatile)), ran.exit_code, ran.duration_s, None, redacted
-    )
+    digest = digest_of(without(value, plugin.volatile))
+    return Collected(OK, value, digest, ran.exit_code, ran.duration_s, None, redacted, sealed)
 
 
 def _redacted(plugin: Plugin, value: Any, redaction: Redaction | None) -> tuple[Any, int]:
@@ -74,6 +83,14 @@ def _redacted(plugin: Plugin, value: Any, redaction: Redaction | None) -> tuple[
     return value, 0
 
 
+def _sealed(plugin: Plugin, value: Any, sealing: Sealing | None) -> tuple[Any, int]:
+    if sealing is not None:
+        return sealing.of(value, plugin.key, plugin.seal)
+    if plugin.seal:
+        raise PluginError("can't seal: there are no readers")
+    return value, 0
+
+
 def _discreet(plugin: Plugin, ran: Execution) -> Execution:
     """Without the words of a command that knows secrets."""
-    return replace(ran, error=ran.summary) if plugin.redact else ran
+    return replace(ran, error=ran.summary) if plugin.is_secretive else ran

@@ -160,6 +160,10 @@ class Settings:
         ("client", "server", "admin"),
     )
 
+    readers: Path | None = _setting(
+        "", _path, "file with the public keys of those for whom a client seals; empty: nobody", ("client", "admin")
+    )
+
     node: str = _setting("", _node, "this node's name; empty: the full host name", ("client",))
     plugins: tuple[str, ...] = _setting(
         "", _names, "directories with plugin files; a later one overrides an earlier one", ("client",)
@@ -170,7 +174,12 @@ class Settings:
     redact: tuple[str, ...] = _setting(
         "", _names, "paths in the record in whose place a keyed digest leaves this node", ("client",)
     )
-    redact_key: str = _setting("", _text, "the file with the key of redact; empty: redact.key, made here", ("client",))
+    redact_key: str = _setting(
+        "", _text, "the file with the key of redact and seal; empty: redact.key, made here", ("client",)
+    )
+    seal: tuple[str, ...] = _setting(
+        "", _names, "paths in the record that leave this node sealed for its readers", ("client",)
+    )
     groups: tuple[str, ...] = _setting("", _groups, "the groups this node is in, for -n group:NAME", ("client",))
     heartbeat: float = _setting("60s", _beat, "how often a client says that it is there", ("client",))
     full_every: float = _setting(

@@ -11,6 +11,7 @@ from heapq import merge
 from typing import Any, Generic, TypeVar
 
 from vogeler.messages import canonical_json
+from vogeler.sealed import is_sealed
 
 Document = dict[str, Any]  # a history document, as docs/formats.rst has it
 Operation = dict[str, Any]  # of a JSON Patch: op, path, value
@@ -26,8 +27,8 @@ FORGOTTEN, RETURNED = "forgotten", "returned"  # the events that are of no key
 class Difference:
     """What has to be added, removed and changed to come from the old value to the new one.
 
-    Mappings are compared by key, at every depth; lists by their entries, and texts of several lines by
-    their lines, both without regard to order. A name is the keys that lead there, joined by dots;
+    Mappings are compared by key, at every depth, but sealed values as a whole; lists by their entries, and texts of
+    several lines by their lines, both without regard to order. A name is the keys that lead there, joined by dots;
     entries have the name of their list, and the value itself has an empty one.
     """
 
@@ -74,7 +75,7 @@ class _Found:
     reordered: list[str] = field(default_factory=list)
 
     def compare(self, name: str, old: Any, new: Any) -> None:
-        if isinstance(old, dict) and isinstance(new, dict):
+        if isinstance(old, dict) and isinstance(new, dict) and not (is_sealed(old) or is_sealed(new)):
             below = f"{name}." if name else ""
             self.added += ((below + key, new[key]) for key in new if key not in old)
             self.removed += ((below + key, old[key]) for key in old if key not in new)
@@ -327,7 +328,7 @@ def version(entry: Document, previous: Document | None, patches: bool = True) ->
 
 def _whole(value: Any) -> Difference:
     """From nothing at all: what a value consists of."""
-    if isinstance(value, (dict, list)):
+    if isinstance(value, (dict, list)) and not is_sealed(value):
         return difference(type(value)(), value)
     return Difference(added=(("", value),))
 

@@ -62,14 +62,17 @@ def _without(value: Any, path: str, is_out: Callable[[str], object]) -> Any:
     return value
 
 
-def replaced(value: Any, path: str, paths: Sequence[str], with_what: Callable[[Any], Any]) -> Any:
-    """A value, which is at ``path``, with something else for each part of it that is at one of the paths."""
+def replaced(value: Any, path: str, paths: Sequence[str], with_what: Callable[[str, Any], Any]) -> Any:
+    """A value, which is at ``path``, with something else for each part of it that is at one of the paths.
+
+    ``with_what`` gets the dotted path of the part, and the part.
+    """
     return _replaced(value, path, matcher(*paths), with_what)
 
 
-def _replaced(value: Any, path: str, is_meant: Callable[[str], object], with_what: Callable[[Any], Any]) -> Any:
+def _replaced(value: Any, path: str, is_meant: Callable[[str], object], with_what: Callable[[str, Any], Any]) -> Any:
     if is_meant(path):
-        return with_what(value)
+        return with_what(path, value)
     if isinstance(value, dict):
         return {name: _replaced(item, f"{path}.{name}", is_meant, with_what) for name, item in value.items()}
     if isinstance(value, list):

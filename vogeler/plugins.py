@@ -46,6 +46,7 @@ KEYS: Mapping[str, tuple[str, str]] = {
     "max_processes": ("", "how many processes its user may have; for plugins with a user"),
     "max_files": ("", "how many files each of its processes may have open"),
     "redact": ("", "paths below the value, or . for all of it: a keyed digest leaves the node in their place"),
+    "seal": ("", "paths below the value, or . for all of it: what is there leaves the node for its readers alone"),
     "volatile": ("", "paths below the value that change all the time: stored, but no change and no history"),
 }
 
@@ -81,11 +82,17 @@ class Plugin:
     max_processes: int | None = None
     max_files: int | None = None
     redact: tuple[str, ...] = ()
+    seal: tuple[str, ...] = ()
 
     @property
     def answers_to(self) -> tuple[str, ...]:
         """The words that run this plugin: its name, and its alias where it has another one."""
         return (self.name,) if self.alias in (None, self.name) else (self.name, str(self.alias))
+
+    @property
+    def is_secretive(self) -> bool:
+        """Whether its words may hold what its value must not show."""
+        return bool(self.redact or self.seal)
 
     @property
     def search_path(self) -> str:
@@ -233,14 +240,15 @@ def _plugin(section: Section) -> Plugin:
         user=section.read("user", str, "") or None,
         env=_env(section),
         unordered=section.read("unordered", _boolean, False),
-        volatile=section.read("volatile", lambda text: tuple(map(_word, _words(text))), ()),
+        volatile=section.read("volatile", _paths, ()),
         directory=str(section.file.parent),
         source=f"{section.file}:{section.line}",
         max_memory_bytes=section.read("max_memory", lambda text: _some(parse_size(text), text) if text else None, None),
         max_cpu_s=section.read("max_cpu", lambda text: _positive_duration(text) if text else None, None),
         max_processes=_processes(section),
         max_files=section.read("max_files", _count, None),
-        redact=section.read("redact", lambda text: tuple(map(_word, _words(text))), ()),
+        redact=section.read("redact", _paths, ()),
+        seal=section.read("seal", _paths, ()),
     )
 
 
@@ -305,6 +313,10 @@ def _line(text: str) -> str:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    return tuple(map(_word, _words(text)))
 
 
 def _programs(text: str) -> tuple[str, ...]:

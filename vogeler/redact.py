@@ -44,21 +44,28 @@ class Redaction:
         secret: list[bytes] = []
         count = 0
 
-        def digest(found: Any) -> str:
+        def digest(path: str, found: Any) -> str:
             nonlocal count
-            import hmac
-
             if not secret:
-                secret.append(_key(self.key_file))
+                secret.append(secret_in(self.key_file, "redact"))
             count += 1
-            made = hmac.new(secret[0], canonical_json(found).encode("utf-8", "surrogatepass"), "sha256")
-            return f"redacted:{made.hexdigest()[:32]}"
+            return f"redacted:{keyed_digest(secret[0], found)}"
 
         return replaced(value, key, paths, digest), count
 
 
-def _key(file: Path) -> bytes:
-    """Read, or made and read. Raises PluginError."""
+def keyed_digest(secret: bytes, value: Any) -> str:
+    """32 hex digits, by which a change of the value is seen."""
+    import hmac
+
+    return hmac.new(secret, canonical_json(value).encode("utf-8", "surrogatepass"), "sha256").hexdigest()[:32]
+
+
+def secret_in(file: Path, purpose: str) -> bytes:
+    """The key of the node, made where there is none yet. ``purpose``: what can't be done without it.
+
+    Raises PluginError.
+    """
     try:
         with suppress(FileExistsError):
             _make(file)
@@ -67,14 +74,14 @@ def _key(file: Path) -> bytes:
             key = opened.read(_MOST_BYTES)
     except OSError as error:
         raise PluginError(
-            f"can't redact: the key file {file}: {error.strerror}", "name another with redact_key"
+            f"can't {purpose}: the key file {file}: {error.strerror}", "name another with redact_key"
         ) from None
     if mode & _OTHERS:
         what = f"others may read or write the key file {file} (mode {stat.S_IMODE(mode):04o})"
-        raise PluginError(f"can't redact: {what}", f"chmod 600 {file}")
+        raise PluginError(f"can't {purpose}: {what}", f"chmod 600 {file}")
     if len(key) < _LEAST_BYTES:
         what = f"the key file {file} has {len(key)} bytes, at least {_LEAST_BYTES} are needed"
-        raise PluginError(f"can't redact: {what}", f"remove it, or: head -c 32 /dev/urandom > {file}")
+        raise PluginError(f"can't {purpose}: {what}", f"remove it, or: head -c 32 /dev/urandom > {file}")
     return key
 
 

@@ -13,9 +13,6 @@ The library is imported when the first key is used.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import os
 import re
 import time
@@ -25,16 +22,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vogeler import keys
 from vogeler.errors import ConfigError, MessageError, UsageError
 from vogeler.messages import Envelope
 from vogeler.units import parse_timestamp
-from vogeler.watched import Watched, lines_of, read
+from vogeler.watched import Watched
 
 _DOMAIN = "vogeler v1"
 _VERSION = "v1"
 _PUBLIC, _PRIVATE = "ed25519", "ed25519-private"
-_KEY_BYTES, _SIGNATURE_BYTES = 32, 64
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,252}")
+_SIGNATURE_BYTES = 64
 _ID = re.compile(r"[0-9a-f]{16}")
 _HEADER_CHARACTERS = 200
 _UNCLEAR = f"a line is: NAME {_PUBLIC}:KEY, and then perhaps aliases=GLOB,GLOB and expires=TIMESTAMP"
@@ -51,13 +48,13 @@ class PublicKey:
 
     @property
     def id(self) -> str:
-        """The first half of the digest: enough to find it by."""
-        return hashlib.sha256(self.raw).hexdigest()[:16]
+        """What it is found by."""
+        return keys.id_of(self.raw)
 
     @property
     def text(self) -> str:
         """The key alone: ``ed25519:...``."""
-        return f"{_PUBLIC}:{_encoded(self.raw)}"
+        return f"{_PUBLIC}:{keys.encoded(self.raw)}"
 
     @property
     def line(self) -> str:
@@ -81,7 +78,7 @@ class PrivateKey:
         """The envelope with its signature."""
         own = self.public().id
         signature = _private(self.raw).sign(_signed(envelope, purpose, own))
-        return replace(envelope, signature=f"{_VERSION} {own} {_encoded(signature)}")
+        return replace(envelope, signature=f"{_VERSION} {own} {keys.encoded(signature)}")
 
 
 class TrustedKeys:
@@ -118,7 +115,7 @@ class TrustedKeys:
 def new(name: str) -> PrivateKey:
     """A new key. Raises UsageError for a name that can't be one."""
     try:
-        return PrivateKey(_checked_name(name), os.urandom(_KEY_BYTES))
+        return PrivateKey(keys.checked_name(name), os.urandom(keys.KEY_BYTES))
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -126,22 +123,12 @@ def new(name: str) -> PrivateKey:
 def load(path: Path) -> PrivateKey:
     """The private key in a file that only its owner may read. Raises ConfigError."""
     _library()
-    text, _ = read(path, 0o077, f"chmod 600 {path}; and make another key if somebody may have read this one")
-    try:
-        return parse_private(text)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}", "vogeler-admin key new makes one") from None
+    return PrivateKey(*keys.load_private(path, _PRIVATE, "vogeler-admin key new"))
 
 
 def save(key: PrivateKey, path: Path) -> None:
     """Write a private key to a new file. Raises ConfigError, also where there is one already."""
-    text = f"# The private key of {key.name}: who can read it can sign in this name.\n"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(f"{text}{key.name} {_PRIVATE}:{_encoded(key.raw)}\n")
-    except OSError as error:
-        raise ConfigError(f"can't write {path}: {error.strerror}", "name a new file with --signing-key") from None
+    keys.save_private(path, key.name, key.raw, _PRIVATE, "sign in this name", "--signing-key")
 
 
 # --- texts: each raises ValueError, which never quotes a private key ---------------------------------------
@@ -149,44 +136,21 @@ def save(key: PrivateKey, path: Path) -> None:
 
 def parse_private(text: str) -> PrivateKey:
     """The one line that is no comment in a file with a private key."""
-    lines = [line.split() for _, line in lines_of(text)]
-    if len(lines) != 1 or len(lines[0]) != 2 or not lines[0][1].startswith(f"{_PRIVATE}:"):
-        raise ValueError(f"not a private key: one line NAME {_PRIVATE}:KEY")
-    name, key = lines[0]
-    return PrivateKey(_checked_name(name), _decoded(key.partition(":")[2], _KEY_BYTES, "the key"))
+    return PrivateKey(*keys.parse_private(text, _PRIVATE))
 
 
 def parse_keys(text: str) -> Mapping[str, PublicKey]:
     """The trusted keys by id."""
-    keys: dict[str, PublicKey] = {}
-    for number, line in lines_of(text):
-        try:
-            key = parse_public(line)
-            if key.id in keys:
-                raise ValueError(f"this key is there already, of {keys[key.id].name}")
-        except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from None
-        keys[key.id] = key
-    return keys
+    return keys.parse_file(text, parse_public)
 
 
 def parse_public(line: str) -> PublicKey:
     """A line of a file of trusted keys."""
-    words = line.split()
-    if len(words) < 2 or not words[1].startswith(f"{_PUBLIC}:"):
-        raise ValueError(_UNCLEAR)
-    name, key, *options = words
-    values = dict(option.partition("=")[::2] for option in options)
-    if len(values) < len(options) or values.keys() - {"aliases", "expires"} or not all(values.values()):
-        raise ValueError(_UNCLEAR)
-    expires_at = values.get("expires")
+    name, raw, options = keys.parse_line(line, _PUBLIC, {"aliases", "expires"}, _UNCLEAR)
+    expires_at = options.get("expires")
     if expires_at is not None:
         parse_timestamp(expires_at)
-    aliases = tuple(filter(None, values.get("aliases", "").split(",")))
-    if "aliases" in values and not aliases:
-        raise ValueError("aliases= names none")
-    raw = _decoded(key.partition(":")[2], _KEY_BYTES, "the key")
-    return PublicKey(_checked_name(name), raw, aliases, expires_at)
+    return PublicKey(name, raw, keys.globs(options, "aliases"), expires_at)
 
 
 def parse_signature(text: str) -> tuple[str, bytes]:
@@ -195,30 +159,9 @@ def parse_signature(text: str) -> tuple[str, bytes]:
     if len(words) != 3 or words[0] != _VERSION or not _ID.fullmatch(words[1]):
         raise MessageError(f"its signature is not of the kind known here: {_VERSION}, the id of a key, base64")
     try:
-        return words[1], _decoded(words[2], _SIGNATURE_BYTES, "the signature")
+        return words[1], keys.decoded(words[2], _SIGNATURE_BYTES, "the signature")
     except ValueError as error:
         raise MessageError(str(error)) from None
-
-
-def _checked_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not the name of a key: letters, digits and '._@+-', at most 253")
-    return name
-
-
-def _encoded(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
-
-
-def _decoded(text: str, size_bytes: int, what: str) -> bytes:
-    """Base64 in the one way that there is to write these bytes."""
-    try:
-        raw = base64.b64decode(text.encode("ascii"), validate=True)
-    except (ValueError, binascii.Error):
-        raw = b""
-    if len(raw) != size_bytes or _encoded(raw) != text:
-        raise ValueError(f"{what} is not the base64 of {size_bytes} bytes")
-    return raw
 
 
 # --- the library ---------------------------------------------------------------------------------

@@ -55,9 +55,9 @@ def distrust(path: Path, *users: int) -> Distrust | None:
 def _reason(path: Path, found: os.stat_result, trusted: set[int]) -> Distrust | None:
     shown = f"{path} (owner {_name_of(found.st_uid)}, mode {stat.S_IMODE(found.st_mode):04o})"
     if found.st_uid not in trusted:
-        return Distrust(f"{shown} belongs to another user", f"chown root {path}, or move the plugins elsewhere")
+        return Distrust(f"{shown} belongs to another user", f"chown root {path}, or move it elsewhere")
     if found.st_mode & stat.S_ISVTX and found.st_mode & _WRITABLE:
-        return Distrust(f"{shown} can be written by others", "move the plugins where only root can write")
+        return Distrust(f"{shown} can be written by others", "move it where only root can write")
     if found.st_mode & _WRITABLE:
         return Distrust(f"{shown} can be written by others", f"chmod go-w {path}")
     return None

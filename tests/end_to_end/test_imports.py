@@ -30,7 +30,7 @@ main()
 # Libraries of other engines and formats, and what is large in the standard library.
 ENGINES = {"pika", "couchdb", "yaml", "sqlite3", "psutil", "cryptography"}
 # What is for keys, rights and their log, in a client that was given none.
-RIGHTS = {f"vogeler.{name}" for name in ("signing", "seen", "watched", "policy", "audit")}
+RIGHTS = {f"vogeler.{name}" for name in ("signing", "sealing", "keys", "seen", "watched", "policy", "audit")}
 LARGE = {"asyncio", "http", "email", "xml", "urllib.request", "multiprocessing", "unittest", "pkg_resources"}
 LARGE |= {"importlib.metadata", "importlib.resources", "logging.config", "tempfile", "difflib", "pdb", "xmlrpc"}
 UNHELPFUL = ENGINES | LARGE | {"ssl", "hashlib", "logging", "dataclasses", "inspect", "subprocess", "json", "socket"}

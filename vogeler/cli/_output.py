@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vogeler.sealed import brief
+
 FORMATS = ("table", "json", "csv")
 Row = Mapping[str, Any]
 
@@ -80,7 +82,8 @@ def _write_table(rows: Iterable[Row], columns: Sequence[str]) -> None:
 
 
 def write_value(value: Any, format: str) -> None:
-    """One value of a record: JSON; or the lines of a list, the pairs of a mapping."""
+    """One value of a record: JSON; or the lines of a list, the pairs of a mapping, with sealed values in brief."""
+    value = value if format == "json" else brief(value)
     if format == "json" or not isinstance(value, (dict, list)):
         print(as_json(value, indent=2) if format == "json" else printable_lines(as_text(value)))
     elif isinstance(value, dict):
@@ -97,9 +100,10 @@ def write_value(value: Any, format: str) -> None:
 
 
 def as_text(value: Any) -> str:
-    """A value in one cell: text as it is, lists and objects as JSON, null as nothing."""
+    """A value in one cell: text as it is, lists and objects as JSON, sealed values in brief, null as nothing."""
     if value is None:
         return ""
+    value = brief(value)
     return value if isinstance(value, str) else as_json(value)
 
 

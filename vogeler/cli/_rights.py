@@ -13,6 +13,8 @@ from vogeler.messages import Envelope
 from vogeler.places import state_directory
 
 if TYPE_CHECKING:
+    from vogeler.plugins import Plugin
+    from vogeler.sealing import Sealing
     from vogeler.signing import PrivateKey, TrustedKeys
 
 
@@ -64,6 +66,23 @@ def gate_of(settings: Settings) -> Gate:
         folder = settings.state or state_directory()
         seen = Seen(folder / f"seen-{settings.node}", settings.clock_skew)
     return Gate(keys, seen, policy)
+
+
+def sealing_of(settings: Settings, strict: bool) -> Callable[[Plugin], Sealing | None]:
+    """What seals the value of a plugin on this node; None where neither it nor a setting names anything to seal."""
+    made: list[Sealing] = []
+
+    def sealing(plugin: Plugin) -> Sealing | None:
+        if not plugin.seal and not settings.seal:
+            return None
+        if not made:
+            from vogeler.sealing import Readers, Sealing
+
+            readers = None if settings.readers is None else Readers(settings.readers, strict)
+            made.append(Sealing(settings.node, Path(settings.redact_key), readers, settings.seal))
+        return made[0]
+
+    return sealing
 
 
 def audit_of(settings: Settings) -> Callable[[dict[str, Any]], None]:

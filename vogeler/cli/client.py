@@ -14,8 +14,11 @@ from vogeler.errors import ExitCode, NotFoundError
 from vogeler.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from vogeler.plugins import Loaded
+    from collections.abc import Callable
+
+    from vogeler.plugins import Loaded, Plugin
     from vogeler.redact import Redaction
+    from vogeler.sealing import Sealing
 
 _COLUMNS = ("name", "alias", "key", "format", "available", "description")
 
@@ -53,7 +56,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler import messaging
     from vogeler.cli._daemon import LEAVE_AFTER_S, leave_within, on_signals
     from vogeler.cli._log import start_logging
-    from vogeler.cli._rights import audit_of, gate_of, node_key, signer
+    from vogeler.cli._rights import audit_of, gate_of, node_key, sealing_of, signer
     from vogeler.client import Client, Options
     from vogeler.collect import collect
     from vogeler.messages import Result
@@ -71,14 +74,14 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
         settings.full_every,
     )
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by some parents: exit codes of plugins would be lost
-    orphans, redaction = Orphans(), _redaction(settings)
+    orphans, redaction, sealing = Orphans(), _redaction(settings), sealing_of(settings, _is_strict(settings))
     client = Client(
         options,
-        lambda: _load_and_log(settings),
+        lambda: _load_and_log(settings, sealing),
         lambda: messaging.connect(
             settings.qhost, settings.qpassword or None, settings.connect_timeout, f"vogeler-client {settings.node}"
         ),
-        lambda plugin, stop: collect(plugin, stop, orphans, redaction),
+        lambda plugin, stop: collect(plugin, stop, orphans, redaction, sealing(plugin)),
         gate=gate_of(settings),
         audit=audit_of(settings),
         sign=signer(node_key(settings), Result.TYPE),
@@ -94,18 +97,34 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     return ExitCode.OK
 
 
-def _load_and_log(settings: Settings) -> Loaded:
+def _load_and_log(settings: Settings, sealing: Callable[[Plugin], Sealing | None]) -> Loaded:
     import logging
 
-    from vogeler.plugins import load
-
     log = logging.getLogger(__name__)
-    loaded = load(settings.plugins, _is_strict(settings))
+    loaded = _load(settings, sealing)
     for problem in loaded.problems:
         remedy = f" ({problem.remedy})" if problem.remedy else ""
         log.warning("%s%s", problem, remedy, extra={"event": "bad_plugin"})
     log.info("%d plugins from %s", len(loaded.plugins), ", ".join(settings.plugins), extra={"event": "plugins"})
     return loaded
+
+
+def _load(settings: Settings, sealing: Callable[[Plugin], Sealing | None]) -> Loaded:
+    """The plugins of this node; one whose value could not be sealed is not among them, nor is what it has replaced."""
+    from vogeler.errors import PluginError
+    from vogeler.plugins import Loaded, load
+
+    loaded = load(settings.plugins, _is_strict(settings))
+    offered, problems = [], list(loaded.problems)
+    for plugin in loaded.plugins:
+        try:
+            seals = sealing(plugin)
+            if seals is not None:
+                seals.check(plugin.key, plugin.seal)
+            offered.append(plugin)
+        except PluginError as error:
+            problems.append(PluginError(f"{plugin.source}: [{plugin.name}] {error.message}", error.remedy))
+    return Loaded(tuple(offered), tuple(problems))
 
 
 def _is_strict(settings: Settings) -> bool:
@@ -120,9 +139,10 @@ def _redaction(settings: Settings) -> Redaction:
 
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
-    from vogeler.plugins import load, unavailable_reason
+    from vogeler.cli._rights import sealing_of
+    from vogeler.plugins import unavailable_reason
 
-    loaded = load(settings.plugins, _is_strict(settings))
+    loaded = _load(settings, sealing_of(settings, _is_strict(settings)))
     rows = (
         {
             "name": plugin.name,
@@ -148,25 +168,30 @@ def _tell_problems(loaded: Loaded) -> None:
 def _test(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     import json
 
+    from vogeler.cli._rights import sealing_of
     from vogeler.collect import collect
     from vogeler.messages import OK, UNAVAILABLE
-    from vogeler.plugins import load
     from vogeler.processes import Orphans
 
-    loaded = load(settings.plugins, _is_strict(settings))
+    sealing = sealing_of(settings, _is_strict(settings))
+    loaded = _load(settings, sealing)
     plugin = loaded.find(arguments.alias)
     if plugin is None:
         _tell_problems(loaded)
         raise NotFoundError(f"no plugin answers to {arguments.alias!r}", loaded.suggestion(arguments.alias))
-    collected = collect(plugin, None, Orphans(), _redaction(settings))
+    collected = collect(plugin, None, Orphans(), _redaction(settings), sealing(plugin))
     if collected.status != OK:
         talk(f"{arguments.alias}: {collected.status} after {format_duration(collected.duration_s)}: {collected.error}")
         return ExitCode.NOWHERE_AVAILABLE if collected.status == UNAVAILABLE else ExitCode.SOME_FAILED
     write_value(collected.value, arguments.format)
     size = format_size(len(json.dumps(collected.value, ensure_ascii=False).encode()))
     talk(f"{arguments.alias}: ok after {format_duration(collected.duration_s)}; {size} under the key {plugin.key!r}")
-    if collected.redacted:
-        talk(f"  redacted: {collected.redacted}")
-    elif plugin.redact:
-        talk(f"  redacted: nothing, there is nothing at {', '.join(plugin.redact)}")
+    for done, count, paths in (
+        ("redacted", collected.redacted, plugin.redact),
+        ("sealed", collected.sealed, plugin.seal),
+    ):
+        if count:
+            talk(f"  {done}: {count}")
+        elif paths:
+            talk(f"  {done}: nothing, there is nothing at {', '.join(paths)}")
     return ExitCode.OK

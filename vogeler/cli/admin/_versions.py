@@ -10,6 +10,7 @@ from typing import Any
 from vogeler.cli._output import as_text, printable, write_rows
 from vogeler.cli._time import moment
 from vogeler.history import FORGOTTEN, RETURNED, Difference, Document, Version, stored_at, version
+from vogeler.sealed import is_sealed
 from vogeler.units import parse_timestamp
 
 # The columns of data; a table shows a few of them.
@@ -147,6 +148,8 @@ def text(value: Any) -> str:
 
 def holds(value: Any) -> str:
     """A value in two words: ``900 entries``, ``12 lines``, or itself when it is short."""
+    if is_sealed(value):
+        return "sealed"
     if isinstance(value, (dict, list)):
         return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
     whole = "" if value is None else str(value)

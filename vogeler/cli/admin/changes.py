@@ -13,6 +13,7 @@ from vogeler.cli._output import add_format
 from vogeler.cli._program import talk
 from vogeler.cli.admin._connect import open_store
 from vogeler.cli.admin._held import beside_previous, require_history
+from vogeler.cli.admin._unseal import Unsealing, add_unseal
 from vogeler.cli.admin._versions import add_period, row, write
 from vogeler.cli.admin.nodes import add_nodes
 from vogeler.config import Settings
@@ -31,17 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_nodes(parser)
     parser.add_argument("--key", metavar="KEY", help="only changes of this key")
     parser.add_argument("--details", action="store_true", help="below each change, everything that differs")
+    add_unseal(parser)
     add_format(parser)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     """Newest first; JSON, CSV and details as they are found."""
-    meant = targets.parse(arguments.nodes)
+    meant, unsealing = targets.parse(arguments.nodes), Unsealing(arguments.unseal)
     with closing(open_store(settings)) as store:
-        rows = islice(_rows(store, arguments, _selection(store, meant)), arguments.limit)
+        rows = islice(_rows(store, arguments, _selection(store, meant), unsealing), arguments.limit)
         count = write(rows, _COLUMNS, arguments.format, arguments.details)
     talk(f"{count} change{'' if count == 1 else 's'}")
-    return ExitCode.OK
+    return unsealing.tell()
 
 
 def _selection(store: Store, meant: targets.Targets) -> Callable[[str], bool]:
@@ -57,7 +59,9 @@ def _selection(store: Store, meant: targets.Targets) -> Callable[[str], bool]:
     return lambda node: known.get(node) or targets.matches(meant, node, ())
 
 
-def _rows(store: Store, arguments: argparse.Namespace, is_meant: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
+def _rows(
+    store: Store, arguments: argparse.Namespace, is_meant: Callable[[str], bool], unsealing: Unsealing
+) -> Iterator[dict[str, Any]]:
     """What came late never was in the record, and is no change; ``history`` shows it."""
     found = (
         change
@@ -65,4 +69,4 @@ def _rows(store: Store, arguments: argparse.Namespace, is_meant: Callable[[str],
         if arguments.key in (None, change["key"]) and is_meant(change["node"]) and not change.get("late")
     )
     for change, previous in beside_previous(store, found):
-        yield row(change, previous, arguments.format)
+        yield row(unsealing.change(change), unsealing.before(previous), arguments.format)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vogeler.cli._output import add_format, as_json, write_rows
@@ -13,6 +13,7 @@ from vogeler.cli._program import talk
 from vogeler.cli._time import moment
 from vogeler.cli.admin._connect import open_store
 from vogeler.cli.admin._held import facts, held_at, no_key, no_node, require_history
+from vogeler.cli.admin._unseal import Unsealing, add_unseal
 from vogeler.cli.admin._versions import as_data, lines
 from vogeler.config import Settings
 from vogeler.errors import ExitCode, NotFoundError, UsageError
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words", metavar="NODE", nargs="*", help="two nodes, or one with --between; behind them perhaps a KEY"
     )
     parser.add_argument("--between", metavar="TIME", nargs="+", help="compare one node as it was at two times")
+    add_unseal(parser)
     add_format(parser)
 
 
@@ -56,17 +58,19 @@ def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
         raise UsageError("diff compares two nodes, or one between two times", "vogeler-admin diff --help shows how")
     key = words[nodes] if len(words) > nodes else None
     times = [_moment(word) for word in between[:2]]
+    unsealing = Unsealing(arguments.unseal)
     with closing(open_store(settings)) as store:
         if times:
             require_history(store, words[0])
             old, new = (_then(store, words[0], at, key) for at in times)
         else:
             old, new = (_now(store, node) for node in words[:2])
+    old, new = (replace(side, facts=unsealing.facts(side.node, side.facts)) for side in (old, new))
     if key is None:
         _write(old, new, key, difference(old.facts, new.facts), patch(old.facts, new.facts), arguments.format)
     else:
         _write(old, new, key, *_compare_key(old, new, key), arguments.format)
-    return ExitCode.OK
+    return unsealing.tell()
 
 
 def _moment(word: str) -> str:

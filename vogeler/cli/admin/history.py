@@ -12,6 +12,7 @@ from vogeler.cli._output import add_format
 from vogeler.cli._program import talk
 from vogeler.cli.admin._connect import open_store
 from vogeler.cli.admin._held import history_of, require_history
+from vogeler.cli.admin._unseal import Unsealing, add_unseal
 from vogeler.cli.admin._versions import add_period, row, write
 from vogeler.config import Settings
 from vogeler.errors import ExitCode
@@ -30,27 +31,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("key", metavar="KEY", nargs="?", help="only what concerns this key, with details")
     add_period(parser)
     parser.add_argument("--details", action="store_true", help="below each change, everything that differs")
+    add_unseal(parser)
     add_format(parser)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     """Newest first; works for nodes that were forgotten, too."""
+    unsealing = Unsealing(arguments.unseal)
     with closing(open_store(settings)) as store:
         require_history(store, arguments.node, arguments.key)
-        rows = islice(_rows(store, arguments), arguments.limit)
+        rows = islice(_rows(store, arguments, unsealing), arguments.limit)
         details = arguments.details or arguments.key is not None
         columns = [name for name in _COLUMNS if name != "key" or arguments.key is None]
         if not write(rows, columns, arguments.format, details):
             talk("no changes in that time")
-    return ExitCode.OK
+    return unsealing.tell()
 
 
-def _rows(store: Store, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _rows(store: Store, arguments: argparse.Namespace, unsealing: Unsealing) -> Iterator[dict[str, Any]]:
     since, until = arguments.since or "", arguments.until or "~"
 
     def view(entry: Document, previous: Document | None) -> tuple[str, dict[str, Any] | None]:
         at = stored_at(entry)
-        return at, row(entry, previous, arguments.format) if since <= at < until else None
+        if not since <= at < until:
+            return at, None
+        return at, row(unsealing.change(entry), unsealing.before(previous), arguments.format)
 
     node, key = arguments.node, arguments.key
     for at, found in versions(store.history(node) if key is None else history_of(store, node, key), view):

@@ -1,4 +1,4 @@
-"""vogeler-admin show NODE [KEY] [--at TIME]."""
+"""vogeler-admin show NODE [KEY] [--at TIME] [--unseal FILE]."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from vogeler.cli._output import add_format, as_json, write_rows, write_value
 from vogeler.cli._time import moment
 from vogeler.cli.admin._connect import open_store
 from vogeler.cli.admin._held import facts, held_at, no_key, no_node, require_history
+from vogeler.cli.admin._unseal import Unsealing, add_unseal
 from vogeler.cli.admin._versions import holds
 from vogeler.config import Settings
 from vogeler.errors import ExitCode, NotFoundError
@@ -29,25 +30,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("node", metavar="NODE")
     parser.add_argument("key", metavar="KEY", nargs="?")
     parser.add_argument("--at", type=moment, metavar="TIME", help="as it was then, such as yesterday or 2h (ago)")
+    add_unseal(parser)
     add_format(parser)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     """The keys of the record as rows, or one value."""
+    unsealing = Unsealing(arguments.unseal)
     if arguments.at is not None:
-        return _run_at(arguments, settings)
+        return _run_at(arguments, settings, unsealing)
     with closing(open_store(settings)) as store:
         record, status = store.record(arguments.node), store.status(arguments.node)
         if record is None and status is None:
             raise no_node(store, arguments.node)
     record, status = record or {}, status or {}
     if arguments.key is not None:
-        write_value(_value(record, arguments.key, arguments.node), arguments.format)
+        value = _value(record, arguments.key, arguments.node)
+        write_value(unsealing.value(arguments.node, arguments.key, value), arguments.format)
     elif arguments.format == "json":
-        print(as_json(record, indent=2))
+        print(as_json(unsealing.record(arguments.node, record), indent=2))
     else:
-        write_rows(_rows(record, status), _COLUMNS, arguments.format)
-    return ExitCode.OK
+        write_rows(_rows(unsealing.record(arguments.node, record), status), _COLUMNS, arguments.format)
+    return unsealing.tell()
 
 
 def _value(record: Document, key: str, node: str) -> Any:
@@ -72,18 +76,19 @@ def _rows(record: Document, status: Document) -> Iterator[dict[str, Any]]:
         }
 
 
-def _run_at(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
+def _run_at(arguments: argparse.Namespace, settings: Settings, unsealing: Unsealing) -> ExitCode:
     with closing(open_store(settings)) as store:
         held = held_at(store, arguments.node, arguments.at, arguments.key)
         if not held:
             raise _nothing_at(store, arguments.node, arguments.at, arguments.key)
+    held = {key: unsealing.change(change) for key, change in held.items()}
     if arguments.key is not None:
         write_value(held[arguments.key]["value"], arguments.format)
     elif arguments.format == "json":
         print(as_json(_record_at(arguments.node, held), indent=2))
     else:
         write_rows(_rows_at(held), _COLUMNS_AT, arguments.format)
-    return ExitCode.OK
+    return unsealing.tell()
 
 
 def _nothing_at(store: Store, node: str, at: str, key: str | None) -> NotFoundError:
