@@ -25,7 +25,7 @@ from typing import Any
 
 from vogeler import keys
 from vogeler.errors import ConfigError, PluginError, UsageError
-from vogeler.globs import any_matches, literal_prefix, matcher
+from vogeler.globs import any_matches, is_glob, literal_prefix
 from vogeler.leaves import replaced
 from vogeler.messages import canonical_json
 from vogeler.redact import WHOLE, keyed_digest, secret_in
@@ -116,11 +116,7 @@ class Sealing:
 
     def concerns(self, key: str, below: Sequence[str]) -> bool:
         """Whether something in the value of ``key`` may have to be sealed."""
-        within = f"{key}."
-        firsts = {path: literal_prefix(path) for path in self.paths}
-        return bool(below) or any(
-            within.startswith(first) or first.startswith(within) or matcher(path)(key) for path, first in firsts.items()
-        )
+        return bool(below) or any(_may_meet(path, key) for path in self.paths)
 
     def check(self, key: str, below: Sequence[str]) -> None:
         """Raises PluginError where a value of ``key`` could not be sealed now."""
@@ -158,6 +154,12 @@ class Sealing:
             return self.readers.of(key)
         except ConfigError as error:
             raise PluginError(f"can't seal: {error.message}", error.remedy) from None
+
+
+def _may_meet(path: str, key: str) -> bool:
+    """Whether a path of the settings, which may be a glob, can be that of the value of a key, or lie in it."""
+    first, within = literal_prefix(path), f"{key}."
+    return path == key or first.startswith(within) or (is_glob(path) and within.startswith(first))
 
 
 Place = tuple[str, str, str]  # node, key of the record, path with that key first
