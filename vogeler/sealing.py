@@ -162,6 +162,10 @@ def _may_meet(path: str, key: str) -> bool:
     return path == key or first.startswith(within) or (is_glob(path) and within.startswith(first))
 
 
+class ForOthers(LookupError):
+    """None of the keys opens it; the text is the names of those whose do."""
+
+
 Place = tuple[str, str, str]  # node, key of the record, path with that key first
 
 
@@ -181,7 +185,7 @@ def seal(secret: bytes, found: Iterable[Reader], place: Place, plain: Any) -> di
 
 
 def unseal(own: Iterable[ReaderKey], place: Place, sealed: Mapping[str, Any]) -> Any:
-    """What was sealed there. Raises LookupError where it is for others, ValueError where it is not what was sealed."""
+    """What was sealed there. Raises ForOthers, or ValueError where it is not what was sealed there."""
     if sealed["sealed"] != VERSION:
         raise ValueError(f"sealed in a way that is not known here: {str(sealed['sealed'])[:40]}")
     for key in own:
@@ -190,7 +194,7 @@ def unseal(own: Iterable[ReaderKey], place: Place, sealed: Mapping[str, Any]) ->
             if isinstance(texts, dict) and public.id in texts:
                 about = _about(place, name, public.raw, sealed["digest"])
                 return _opened(key, public.raw, about, texts[public.id])
-    raise LookupError(", ".join(readers(dict(sealed))))
+    raise ForOthers(", ".join(readers(dict(sealed))))
 
 
 def _opened(key: ReaderKey, own: bytes, about: bytes, text: object) -> Any:

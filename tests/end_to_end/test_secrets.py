@@ -1,4 +1,7 @@
-"""Passwords are in the configuration and on their way to a server, and nowhere else: whatever goes wrong is looked through."""
+"""Passwords are in the configuration and on their way to a server, and nowhere else: whatever goes wrong is looked through.
+
+So is a value that is sealed: it is where the plugin has it from, and on the screen of who has the key.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ from vogeler.errors import ExitCode
 
 # With characters that mean something in URLs, and none that a grep would miss.
 BROKER, STORE, WRONG, FLAG = "br0ker-S3CRET@/x", "st0re-S3CRET:#?y", "wr0ng-S3CRET%z", "fl4g-S3CRET"
-PASSWORDS = (BROKER, STORE, WRONG, FLAG)
+SEALED = "s3aled-S3CRET"
+PASSWORDS = (BROKER, STORE, WRONG, FLAG, SEALED)
 # The network breaks in a way that nobody has thought of, and the traceback goes to the log.
 BROKEN = "import socket\n\ndef broken(*words, **more):\n    raise RuntimeError('nobody has thought of this')\n\n"
 BROKEN += "socket.getaddrinfo = broken\n"
@@ -129,12 +133,29 @@ def works(it: Secretive) -> None:
     """All is well. A plugin tells what it sees of its client."""
     fleet = it.fleet
     fleet.plugin("facts", 'sh -c \'env; tr "\\\\0" " " </proc/$PPID/cmdline\'')
+    source, key, readers = (fleet.directory / name for name in ("sealed.json", "alice.key", "readers"))
+    source.write_text(json.dumps({"password": SEALED}))
+    fleet.plugin("app", f"cat {source}", "json", seal="password")
+    line = it.run("admin", "key", "new", "alice", "--reader", str(key), code=0).splitlines()[0]
+    it.run("admin", "key", "trust", *line.split(), "--readers", str(readers), code=0)
     it.run("admin", "setup", code=0)
     fleet.server("--loglevel", "debug").wait_for("ready")
-    fleet.client("web01", "--loglevel", "debug").wait_for("ready")
+    sealing = ("--readers", str(readers), "--redact-key", str(fleet.directory / "redact.key"))
+    fleet.client("web01", "--loglevel", "debug", *sealing).wait_for("ready")
     fleet.wait_known("web01")
-    it.run("runner", "-c", "facts", "-n", "web01", "--show", code=0)
-    for words in (["doctor"], ["setup"], ["nodes"], ["show", "web01", "facts"], ["history", "web01", "facts"]):
+    for alias in ("facts", "app"):
+        it.run("runner", "-c", alias, "-n", "web01", "--show", code=0)
+    unsealed = fleet.admin("show", "web01", "app", "--unseal", str(key), "--loglevel", "debug")
+    assert SEALED in unsealed.stdout
+    it.said.append(unsealed.stderr)
+    for words in (
+        ["doctor"],
+        ["setup"],
+        ["nodes"],
+        ["show", "web01", "facts"],
+        ["show", "web01", "app"],
+        ["history", "web01"],
+    ):
         it.run("admin", *words, code=0)
 
 
@@ -215,7 +236,8 @@ def test_no_password_is_anywhere_but_where_it_was_written(secretive: Secretive, 
     ]  # fmt: skip
     assert "VOGELER_PLUGIN" in said + "".join(stored), "the plugin's view of its client is in the store"
     config = Path(fleet.environment["VOGELER_CONFIG"])
-    files = [path.read_bytes() for path in fleet.directory.rglob("*") if path.is_file() and path != config]
+    own = {config, fleet.directory / "sealed.json"}
+    files = [path.read_bytes() for path in fleet.directory.rglob("*") if path.is_file() and path not in own]
     places = {"said": [said.encode()], "files": files, "store": [text.encode() for text in stored], "ps": command_lines}
     found = {
         (name, password) for name, texts in places.items() for password in PASSWORDS for form in forms(password)

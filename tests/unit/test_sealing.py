@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import os
 import stat
@@ -15,16 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.fuzz.examples import NASTY_TEXTS, SCALARS, mutated
 from vogeler import sealing
 from vogeler.errors import ConfigError, PluginError, UsageError
-from vogeler.messages import canonical_json
 from vogeler.redact import keyed_digest
 from vogeler.sealed import brief, is_sealed, walked
-from vogeler.sealing import Place, Reader, ReaderKey, Readers, Sealing, parse_reader, seal, unseal
+from vogeler.sealing import Place, Reader, ReaderKey, Readers, Sealing, seal, unseal
 
 SECRET = b"0123456789abcdef"
 ALICE = ReaderKey("alice", bytes(range(32)))
@@ -32,16 +27,6 @@ ALICE = ReaderKey("alice", bytes(range(32)))
 BOB = ReaderKey("bob", bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"))
 BOBS_PUBLIC = bytes.fromhex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
 PLACE: Place = ("web01", "app", "app.password")
-VALUES = st.recursive(SCALARS, lambda some: st.lists(some, max_size=3) | st.dictionaries(st.text(max_size=5), some))
-JSON = VALUES.filter(lambda value: _is_json(value))
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        canonical_json(value)
-    except ValueError:
-        return False
-    return True
 
 
 def sealed(plain: Any, *keys: ReaderKey, place: Place = PLACE, secret: bytes = SECRET) -> dict[str, Any]:
@@ -95,28 +80,8 @@ def test_a_sealed_value_is_what_is_documented() -> None:
 
 def test_the_example_in_the_documents_is_one() -> None:
     page = (Path(__file__).parents[2] / "docs/formats.rst").read_text("utf-8")
-    assert json.dumps(sealed("T0p-secret", BOB)["digest"]) in page
-    assert json.dumps(sealed("T0p-secret", BOB)["for"]["bob"])[1:-1] in page
-
-
-@given(JSON)
-def test_who_has_the_key_reads_what_was_sealed_and_nobody_else(plain: Any) -> None:
-    made = json.loads(json.dumps(sealed(plain, ALICE, BOB)))
-    assert is_sealed(made)
-    for own in (ALICE, BOB):
-        assert canonical_json(unseal([own], PLACE, made)) == canonical_json(plain)
-    with pytest.raises(LookupError, match="alice, bob"):
-        unseal([sealing.new("alice")], PLACE, made)
-
-
-@given(JSON, JSON)
-def test_the_same_value_is_the_same_and_another_is_another(one: Any, other: Any) -> None:
-    same = canonical_json(one) == canonical_json(other)
-    made, again = sealed(one), sealed(other)
-    assert (made == again) == same
-    assert (made["digest"] == again["digest"]) == same
-    if not same:  # never the same key for two texts: the ephemeral public keys differ
-        assert text_of(made)[:32] != text_of(again)[:32]
+    shown = page.split("Sealed values\n~~~")[1].split(".. code-block:: json\n\n")[1].split("\n\n")[0]
+    assert json.loads(shown) == sealed("T0p-secret", BOB)
 
 
 @pytest.mark.parametrize(
@@ -134,16 +99,6 @@ def test_the_order_of_keys_and_of_readers_means_nothing() -> None:
 
 def test_the_digest_is_that_of_redact() -> None:
     assert sealed([1, "x"])["digest"] == f"sealed:{keyed_digest(SECRET, [1, 'x'])}"
-
-
-@given(st.text(st.characters(codec="ascii", categories=["L", "N"]), max_size=5000))
-def test_a_length_says_little(plain: str) -> None:
-    """Texts of up to 126 characters are all one; longer ones are longer by at most an eighth, or 127 bytes."""
-    size = len(text_of(sealed(plain))) - 32 - 16
-    step = max(128, 1 << (len(plain) + 2).bit_length() - 4 if len(plain) > 100 else 0)
-    assert size % step == 0
-    assert len(plain) + 2 <= size < len(plain) + 2 + step
-    assert step == 128 or step <= (len(plain) + 2) / 8
 
 
 # --- what somebody makes of it -----------------------------------------------------------------------
@@ -168,34 +123,6 @@ def test_a_digest_of_something_else_is_not_believed() -> None:
     made = {**sealed("x"), "digest": sealed("y")["digest"]}
     with pytest.raises(ValueError, match="changed"):
         unseal([ALICE], PLACE, made)
-
-
-@given(st.data())
-def test_with_any_change_of_a_byte_it_is_not_opened(data: st.DataObject) -> None:
-    raw = bytearray(text_of(sealed("x")))
-    place = data.draw(st.integers(0, len(raw) - 1))
-    raw[place] ^= data.draw(st.integers(1, 255))
-    made = sealed("x")
-    made["for"]["alice"][ALICE.public().id] = base64.b64encode(raw).decode()
-    with pytest.raises(ValueError, match="changed"):
-        unseal([ALICE], PLACE, made)
-
-
-HOSTILE = st.recursive(
-    SCALARS | NASTY_TEXTS | mutated(st.just(sealed("x")["for"]["alice"][ALICE.public().id]), st.sampled_from("A=/ é")),
-    lambda some: st.lists(some, max_size=3) | st.dictionaries(st.sampled_from([ALICE.public().id, "alice", "x"]), some),
-)
-
-
-@given(HOSTILE, HOSTILE, st.dictionaries(st.sampled_from(["alice", "bob", "\x1b[2J", ""]), HOSTILE, max_size=3))
-def test_whatever_is_there_is_refused_in_words(version: Any, digest: Any, readers: dict[str, Any]) -> None:
-    for head in (version, "v1"):
-        for what in (digest, sealed("x")["digest"]):
-            made = {"sealed": head, "digest": what, "for": readers}
-            assert is_sealed(made)
-            assert isinstance(brief(made), str)
-            with contextlib.suppress(ValueError, LookupError):
-                assert unseal([ALICE], PLACE, made) == "x"
 
 
 @pytest.mark.parametrize("raw", [b"", b"x" * 47, bytes(48), bytes(200), b"\xff" * 100], ids=len)
@@ -366,12 +293,6 @@ def test_a_key_that_signs_opens_nothing(tmp_path: Path) -> None:
 def test_a_name_is_a_name() -> None:
     with pytest.raises(UsageError, match="not the name of a key"):
         sealing.new("al ice")
-
-
-@given(st.binary(min_size=32, max_size=32), st.lists(st.from_regex(r"[a-z*?]{1,8}", fullmatch=True), max_size=3))
-def test_a_line_that_is_written_is_read_as_the_same(raw: bytes, keys: list[str]) -> None:
-    reader = Reader("alice", raw, tuple(keys))
-    assert parse_reader(reader.line) == reader
 
 
 # --- how it looks ---------------------------------------------------------------------------------------

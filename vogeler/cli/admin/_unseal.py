@@ -47,13 +47,13 @@ class Unsealing:
         """The value of a key of a node's record, as the keys let it be seen."""
 
         def opened(path: str, sealed: dict[str, Any]) -> Any:
-            from vogeler.sealing import unseal
+            from vogeler.sealing import ForOthers, unseal
 
             place = (node, key, path)
             name = (*place, str(sealed["digest"]))
             try:
                 return unseal(self._keys, place, sealed)
-            except LookupError:
+            except ForOthers:
                 self._of_others[name] = readers(sealed)
             except ValueError as error:
                 self._broken[name] = str(error)
