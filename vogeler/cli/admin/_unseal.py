@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vogeler.cli._output import printable
 from vogeler.cli._program import talk
 from vogeler.errors import ExitCode
 from vogeler.sealed import readers, walked
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from vogeler.persistence import Document
     from vogeler.sealing import ReaderKey
 
-_MOST_NAMED = 20
+_MOST_NAMED, _MOST_CHARACTERS = 20, 300
 
 
 def add_unseal(parser: argparse.ArgumentParser) -> None:
@@ -86,13 +87,18 @@ class Unsealing:
         if self._of_others:
             names = sorted({name for names in self._of_others.values() for name in names})
             more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-            who = f"for {', '.join(names[:_MOST_NAMED])}{more}" if names else "for nobody"
+            who = f"for {', '.join(map(_shown, names[:_MOST_NAMED]))}{more}" if names else "for nobody"
             talk(f"{_count(len(self._of_others))} sealed: {who}, and not for these keys")
         for (node, _, path, _), reason in list(self._broken.items())[:_MOST_NAMED]:
-            talk(f"{node}, {path}: can't be unsealed: {reason}")
+            talk(f"{node}, {_shown(path)}: can't be unsealed: {reason}")
         if len(self._broken) > _MOST_NAMED:
             talk(f"... and {len(self._broken) - _MOST_NAMED} more can't be unsealed")
         return ExitCode.SOME_FAILED if self._broken else ExitCode.OK
+
+
+def _shown(name: str) -> str:
+    """On one line, whoever made it up."""
+    return printable(name if len(name) <= _MOST_CHARACTERS else name[: _MOST_CHARACTERS - 1] + "…")
 
 
 def _count(count: int) -> str:
