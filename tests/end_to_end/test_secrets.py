@@ -170,7 +170,7 @@ def fails(it: Secretive) -> None:
     it.run("admin", "doctor", code=ExitCode.UNHEALTHY, VOGELER_QHOST=away)
     it.run("admin", "nodes", code=ExitCode.STORE, VOGELER_DBHOST=no_store)
     it.run("admin", "doctor", code=ExitCode.UNHEALTHY, VOGELER_DBHOST=no_store)
-    it.run("runner", "-c", "facts", "-n", "web01", code=ExitCode.STORE, VOGELER_DBHOST=no_store)
+    it.run("runner", "-c", "facts", "-n", "web*", code=ExitCode.STORE, VOGELER_DBHOST=no_store)
     for status, body in ((401, b'{"error": "unauthorized", "reason": "no"}'), (500, b"<html>"), (200, b"nonsense")):
         with running(lambda exchange, status=status, body=body: exchange.reply(status, body)) as proxy:  # type: ignore[misc]
             url = f"couch://admin:{quote(WRONG, safe='')}@127.0.0.1:{proxy.port}/records"

@@ -9,8 +9,8 @@ import pytest
 
 from tests.servers.processes import Fleet
 from vogeler import sealing
-from vogeler.errors import ExitCode
 from vogeler.collect import collect
+from vogeler.errors import ExitCode
 from vogeler.messages import FAILED, OK, UNPARSABLE
 from vogeler.redact import Redaction
 from vogeler.sealed import is_sealed
