@@ -1,11 +1,11 @@
-# make demo | test | faults | soak | bench | blowout | check | clean.
+# make demo | test | faults | soak | bench | blowout | check | audit | lock | clean.
 # Everything is made inside this folder: .venv, .servers, .demo, .soak.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 MINUTES ?= 60
 
-.PHONY: demo test test-units faults soak bench blowout check servers clean
+.PHONY: demo test test-units faults soak bench blowout check audit lock servers clean
 
 demo: $(VENV)/installed  ## this machine's record, with no service and no root
 	@$(BIN)/vogeler-admin demo --directory .demo
@@ -37,6 +37,14 @@ check: $(VENV)/developing  ## lint, types, imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(VENV)/developing  ## what is known against the libraries in requirements.lock
+	$(BIN)/python .ci/audit.py requirements.lock $(FLAGS)
+
+lock: $(VENV)/installed  ## pin what setup.py asks for; FLAGS=--upgrade takes the newest
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile setup.py --all-extras --universal --python-version 3.9.2 --generate-hashes --no-emit-index-url \
+	    --no-config --quiet --custom-compile-command "make lock" --output-file requirements.lock $(FLAGS)
 
 servers:  ## RabbitMQ and a CouchDB API server, for the tests
 	@tests/servers/install
