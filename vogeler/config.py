@@ -90,6 +90,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _memory(text: str) -> int:
+    size_bytes = parse_size(text)
+    if not 0 < size_bytes < 2**62:
+        raise ValueError(f"{text!r} is no amount of memory")
+    return size_bytes
+
+
 def _choice(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
@@ -100,7 +107,10 @@ def _choice(*words: str) -> Callable[[str], str]:
 
 
 # What an empty text means, where that is the default.
-_NOTHING: dict[Callable[[str], Any], Any] = {_names: (), _groups: (), _folder: None, _path: None, parse_duration: None}
+_NOTHING: dict[Callable[[str], Any], Any] = {
+    **dict.fromkeys((_names, _groups), ()),
+    **dict.fromkeys((_folder, _path, parse_duration, _memory, _waiting, _count)),
+}
 
 
 class Setting:
@@ -195,6 +205,18 @@ class Settings:
         "", _path, "file that gets a JSON line for every command that came to this node; empty: none", ("client",)
     )
     workers: int = _setting("4", _count, "how many plugins may run at once on a node", ("client",))
+    max_memory: int | None = _setting(
+        "", _memory, "how much address space each process of a plugin may take, if its file does not say", ("client",)
+    )
+    max_cpu: float | None = _setting(
+        "", _waiting, "how much processor time each process of a plugin may take, if its file does not say", ("client",)
+    )
+    max_processes: int | None = _setting(
+        "", _count, "how many processes the user of a plugin may have, but root, if its file does not say", ("client",)
+    )
+    max_files: int | None = _setting(
+        "", _count, "how many files each process of a plugin may have open, if its file does not say", ("client",)
+    )
     clock_skew: float = _setting(
         "5m", parse_duration, "how far a command or result may come from the future", ("client", "server")
     )

@@ -91,7 +91,7 @@ def _start(plugin: Plugin) -> subprocess.Popen[bytes]:
     program = _program(plugin)
     identity, home = _identity(plugin.user)
     try:
-        return subprocess.Popen(  # noqa: S603 - the command is the plugin file's, and no shell reads it
+        process = subprocess.Popen(  # noqa: S603 - the command is the plugin file's, and no shell reads it
             [*rlimits.prefix(plugin), program, *plugin.command[1:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -105,6 +105,8 @@ def _start(plugin: Plugin) -> subprocess.Popen[bytes]:
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise PluginError(f"can't start {program}: {_reason(program, error)}") from None
+    rlimits.expendable(process.pid)
+    return process
 
 
 def _program(plugin: Plugin) -> str:

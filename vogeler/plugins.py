@@ -41,10 +41,10 @@ KEYS: Mapping[str, tuple[str, str]] = {
     "user": ("", "run as this user; empty: as the client's own"),
     "env.NAME": ("", "an environment variable NAME for the command"),
     "unordered": ("false", "true: sort the list before it is compared and stored"),
-    "max_memory": ("", "how much address space each of its processes may take"),
-    "max_cpu": ("", "how much processor time each of its processes may take"),
-    "max_processes": ("", "how many processes its user may have; for plugins with a user"),
-    "max_files": ("", "how many files each of its processes may have open"),
+    "max_memory": ("the client's", "how much address space each of its processes may take"),
+    "max_cpu": ("the client's", "how much processor time each of its processes may take"),
+    "max_processes": ("the client's", "how many processes its user may have; for plugins with a user"),
+    "max_files": ("the client's", "how many files each of its processes may have open"),
     "redact": ("", "paths below the value, or . for all of it: a keyed digest leaves the node in their place"),
     "seal": ("", "paths below the value, or . for all of it: what is there leaves the node for its readers alone"),
     "volatile": ("", "paths below the value that change all the time: stored, but no change and no history"),
@@ -116,7 +116,17 @@ class Loaded:
         return did_you_mean(alias, (word for plugin in self.plugins for word in plugin.answers_to))
 
 
-def load(directories: Iterable[str | Path], strict: bool = False) -> Loaded:
+@dataclass(frozen=True)
+class Limits:
+    """What a plugin may use up whose file does not say; None: no limit."""
+
+    memory_bytes: int | None = None
+    cpu_s: float | None = None
+    processes: int | None = None  # not where it is none: for plugins that run as root
+    files: int | None = None
+
+
+def load(directories: Iterable[str | Path], strict: bool = False, limits: Limits = Limits()) -> Loaded:
     """Every plugin of the directories, in order; a later directory replaces an earlier one's by name.
 
     ``strict``: none that others than root and our own user can change. Raises nothing: what can't be used is in
@@ -127,7 +137,7 @@ def load(directories: Iterable[str | Path], strict: bool = False) -> Loaded:
     for directory in dict.fromkeys(Path(os.path.expanduser(directory)).absolute() for directory in directories):  # noqa: PTH111 - raises nothing
         for section in _sections(directory, problems, strict):
             try:
-                plugin = _plugin(section)
+                plugin = _plugin(section, limits)
                 if strict:
                     _check_trust(plugin, section)
                 _admit(plugin, section, found)
@@ -222,7 +232,7 @@ def _uid_of(user: str | None) -> tuple[int, ...]:
         return ()
 
 
-def _plugin(section: Section) -> Plugin:
+def _plugin(section: Section, limits: Limits) -> Plugin:
     _check_keys(section)
     name = section.read("name", _name, section.name.strip())
     return Plugin(
@@ -243,10 +253,12 @@ def _plugin(section: Section) -> Plugin:
         volatile=section.read("volatile", _paths, ()),
         directory=str(section.file.parent),
         source=f"{section.file}:{section.line}",
-        max_memory_bytes=section.read("max_memory", lambda text: _some(parse_size(text), text) if text else None, None),
-        max_cpu_s=section.read("max_cpu", lambda text: _positive_duration(text) if text else None, None),
-        max_processes=_processes(section),
-        max_files=section.read("max_files", _count, None),
+        max_memory_bytes=section.read(
+            "max_memory", lambda text: _some(parse_size(text), text) if text else None, limits.memory_bytes
+        ),
+        max_cpu_s=section.read("max_cpu", lambda text: _positive_duration(text) if text else None, limits.cpu_s),
+        max_processes=_processes(section, limits.processes),
+        max_files=section.read("max_files", _count, limits.files),
         redact=section.read("redact", _paths, ()),
         seal=section.read("seal", _paths, ()),
     )
@@ -343,9 +355,10 @@ def _some(size_bytes: int, text: str) -> int:
     return size_bytes
 
 
-def _processes(section: Section) -> int | None:
-    count = section.read("max_processes", _count, None)
-    if count is not None and os.geteuid() == 0 and section.values.get("user", "").strip() in ("", "root"):
+def _processes(section: Section, usual: int | None) -> int | None:
+    by_root = os.geteuid() == 0 and section.values.get("user", "").strip() in ("", "root")
+    count = section.read("max_processes", _count, None if by_root else usual)
+    if count is not None and by_root:
         what = "max_processes is no limit for root: setrlimit(2), RLIMIT_NPROC"
         raise section.problem("max_processes", what, "add the line user = NAME, or limit the client's unit: TasksMax=")
     return count

@@ -6,10 +6,12 @@ threads run here, and from outside it is too late for what the command has start
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import shutil
 import signal
+from pathlib import Path
 
 from vogeler.errors import PluginError
 from vogeler.plugins import PATH, Plugin
@@ -42,6 +44,19 @@ def prefix(plugin: Plugin) -> list[str]:
     if program is None:
         raise PluginError("its limits need prlimit, which is not on this node: install util-linux")
     return [program, *flags, "--"]
+
+
+def expendable(pid: int) -> None:
+    """When the memory of the machine is used up, the kernel ends this process, and what it starts, first: proc(5)."""
+    with contextlib.suppress(OSError):  # it is gone, or has other rights than we
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def no_core_dumps() -> None:
+    """From now on neither this process nor what it starts leaves its memory, with all secrets, on the disk."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def hit(plugin: Plugin, return_code: int, stderr: bytes) -> str | None:

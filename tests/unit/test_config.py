@@ -131,3 +131,16 @@ def test_what_is_no_count(file: Path, text: str) -> None:
     file.write_text("")
     with pytest.raises(ConfigError, match="not a whole number"):
         load("client", {}, {"VOGELER_WORKERS": text}, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("max_memory", "0"), ("max_memory", "much"), ("max_cpu", "0s"), ("max_cpu", "-1s"), ("max_processes", "0"),
+        ("max_files", "-3"), ("max_files", "1.5"),
+    ],
+)  # fmt: skip
+def test_a_limit_for_plugins_that_makes_no_sense_is_refused_and_none_is_set_by_itself(name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name} \(VOGELER_{name.upper()}\): "):
+        load("client", {}, {f"VOGELER_{name.upper()}": text})
+    assert getattr(load("client", {}, {}), name) is None

@@ -61,8 +61,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler.collect import collect
     from vogeler.messages import Result
     from vogeler.processes import Orphans
+    from vogeler.rlimits import no_core_dumps
 
     del arguments
+    no_core_dumps()
     start_logging(settings)
     options = Options(
         settings.node,
@@ -112,9 +114,10 @@ def _load_and_log(settings: Settings, sealing: Callable[[Plugin], Sealing | None
 def _load(settings: Settings, sealing: Callable[[Plugin], Sealing | None]) -> Loaded:
     """The plugins of this node; one whose value could not be sealed is not among them, nor is what it has replaced."""
     from vogeler.errors import PluginError
-    from vogeler.plugins import Loaded, load
+    from vogeler.plugins import Limits, Loaded, load
 
-    loaded = load(settings.plugins, _is_strict(settings))
+    limits = Limits(settings.max_memory, settings.max_cpu, settings.max_processes, settings.max_files)
+    loaded = load(settings.plugins, _is_strict(settings), limits)
     offered, problems = [], list(loaded.problems)
     for plugin in loaded.plugins:
         try:
@@ -172,7 +175,9 @@ def _test(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler.collect import collect
     from vogeler.messages import OK, UNAVAILABLE
     from vogeler.processes import Orphans
+    from vogeler.rlimits import no_core_dumps
 
+    no_core_dumps()
     sealing = sealing_of(settings, _is_strict(settings))
     loaded = _load(settings, sealing)
     plugin = loaded.find(arguments.alias)
