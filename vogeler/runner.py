@@ -235,8 +235,13 @@ class Runner:
         return False
 
     def _ask_in_full(self, transport: Transport, command: Command, tally: Tally) -> None:
-        """The same command once more, for the nodes that believed the store to have their value."""
-        wanted = sorted(tally.wanted)
+        """The same command once more, for the nodes that believed the store to have their value.
+
+        Of those that it was for: whoever can send receipts must not choose whom a command is for, and have it signed.
+        """
+        wanted = sorted(
+            node for node in tally.wanted if node in tally.expected or targets.matches(command.targets, node, ())
+        )
         for start in range(0, len(wanted), _NAMES_AT_ONCE):
             nodes = wanted[start : start + _NAMES_AT_ONCE]
             self._send(replace(command, targets={"nodes": nodes}, full=True, splay_s=0.0), transport)

@@ -150,6 +150,34 @@ def test_a_command_for_one_node_does_nothing_on_another(node: Node, broker: Tran
     assert len(node.client.events("accepted")) == 1
 
 
+def test_receipts_do_not_choose_whom_a_command_is_signed_for(node: Node, broker: Transport) -> None:
+    """A runner asks again, and signs it, where the store wants the value in full: so says a receipt, which anybody did."""
+    other = Node(node.fleet, "db01")
+    node.fleet.wait_known("db01")
+    asked = command(alias="slow", targets={"nodes": ["web01"]})
+
+    def ask() -> None:
+        with closing(node.fleet.store()) as store:
+            runner = Runner(node.fleet.transport, store, Limits(5.0, 1.0), sign=lambda it: ALICE.sign(it, "command"))
+            runner.run(asked)
+
+    running = threading.Thread(target=ask)
+    running.start()
+    try:
+        node.client.wait_for("accepted")
+        for victim in ("db01", "web01"):
+            receipt = Receipt(asked.id, victim, "failed", {"key": "slow", "wanted": True})
+            broker.publish_receipts([(asked.id, encode(receipt))])
+        node.client.wait_for("accepted", 2)  # for web01 the runner believed it
+    finally:
+        node.end()
+        running.join()
+    mine = command(targets={"nodes": ["db01"]})
+    assert answer(broker, mine, signed(mine), "node.db01").stage == "accepted"
+    assert other.client.wait_for("accepted")["run"] == mine.id
+    assert len(other.client.events("accepted")) == 1
+
+
 def test_what_was_done_is_not_done_again_by_the_next_process_either(node: Node, broker: Transport) -> None:
     """The same bytes again: to the process that did it, after SIGKILL, and after that with a full memory."""
     asked = command()
