@@ -65,6 +65,46 @@ def test_missing_directories_are_made_for_this_user_alone(tmp_path: Path) -> Non
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+@pytest.fixture
+def no_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("no_umask")
+def test_what_is_made_is_for_this_user_alone_whatever_the_umask(tmp_path: Path) -> None:
+    with closing(messaging.connect(f"local://{tmp_path}/bus.db")) as transport:
+        transport.consume_results(1)
+        made = [*tmp_path.iterdir(), *(tmp_path / "bus.db.d").iterdir()]
+        assert {path.name: oct(path.stat().st_mode & 0o077) for path in made} == {path.name: "0o0" for path in made}
+        assert len(made) == 5
+
+
+def test_files_in_the_folder_of_bells_that_are_none_are_left_alone(bus: Path, transport: Transport) -> None:
+    """It may be a link, and lead to a folder of something else."""
+    other = bus.with_name("bus.db.d") / "passwd"
+    other.write_text("root:x:0:0")
+    transport.setup()
+    assert other.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("name", ["bus.db", "bus.db.d"])
+def test_what_another_user_has_put_where_the_bus_is_to_be_is_refused(tmp_path: Path, name: str) -> None:
+    """In /tmp, for example, where everybody can: a link to a folder that we then tidy up."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "7.bell").touch()
+    link = tmp_path / name
+    link.symlink_to(elsewhere if name.endswith(".d") else tmp_path / "made-by-root")
+    os.lchown(link, 65534, 65534)
+    with pytest.raises(TransportError, match=f"{name} belongs to another user, number 65534"):
+        messaging.connect(f"local://{tmp_path}/bus.db")
+    assert (elsewhere / "7.bell").exists()
+    assert not (tmp_path / "made-by-root").exists()
+
+
 def test_what_is_not_a_bus_is_left_alone(tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("not a database, " * 100)

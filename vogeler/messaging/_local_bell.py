@@ -22,7 +22,7 @@ class Bell:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.RLock()  # reentrant, for a signal handler that rings
-        os.mkfifo(path)
+        os.mkfifo(path, 0o600)  # who else listened would keep a dead consumer alive
         self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         # Our own writing end keeps the reading end from reporting the end of the file for ever.
         self._writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)

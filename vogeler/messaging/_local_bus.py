@@ -109,7 +109,9 @@ class Bus:
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             _make_directories(path.parent)
-            self.bells.mkdir(exist_ok=True)
+            self.bells.mkdir(mode=0o700, exist_ok=True)
+            _refuse_others(path, self.bells)
+            _make_private(path)
             self._db = sqlite3.connect(str(path), timeout=timeout_s, isolation_level=None)
         try:
             with translated(path):
@@ -264,7 +266,7 @@ class Bus:
         for consumer, queue in listed:
             if consumer not in living:
                 self.discharge(db, consumer, queue)
-        for stale in set(self.bells.iterdir()) - {self.bell_path(consumer) for consumer in living}:
+        for stale in set(self.bells.glob("*.bell")) - {self.bell_path(consumer) for consumer in living}:
             with suppress(OSError):
                 stale.unlink()
 
@@ -291,6 +293,21 @@ def _drop(db: sqlite3.Connection, queue: str) -> None:
     db.execute("DELETE FROM messages WHERE queue = ?", (queue,))
     db.execute("DELETE FROM bindings WHERE queue = ?", (queue,))
     db.execute("DELETE FROM queues WHERE name = ?", (queue,))
+
+
+def _refuse_others(*paths: Path) -> None:
+    """What another user has put into our folder for us to write to, or a link to elsewhere. Raises OSError."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            found = path.lstat()
+            if found.st_uid not in (0, os.geteuid(), path.parent.stat().st_uid):
+                raise PermissionError(errno.EPERM, f"{path.name} belongs to another user, number {found.st_uid}")
+
+
+def _make_private(path: Path) -> None:
+    """Results are nobody else's business. What SQLite makes beside it has the same mode."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
 def _make_directories(folder: Path) -> None:
