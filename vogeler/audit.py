@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union
@@ -22,7 +24,10 @@ _SHARED = ("run", "alias", "requested_by", "stage", "reason", "key")
 
 
 class AuditLog:
-    """A file of JSON lines. It is opened for each: whoever rotates it moves it away, and it is made anew."""
+    """A file of JSON lines. It is opened for each: whoever rotates it moves it away, and it is made anew.
+
+    No link is followed, and no file written that others can: its folder may be one where others can write, too.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises ConfigError where it can't be written."""
@@ -40,12 +45,24 @@ class AuditLog:
             log.error("not in the audit log: %s: %s", error, json.dumps(entry), extra={"event": "not_audited"})
 
     def _append(self, line: bytes) -> None:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(self._path, how, 0o600)
         try:
+            _check(os.fstat(descriptor))
             if line:
                 os.write(descriptor, line)
         finally:
             os.close(descriptor)
+
+
+def _check(found: os.stat_result) -> None:
+    """Raises OSError, unless it is a device or a file of root or this user that nobody else can write."""
+    if stat.S_ISREG(found.st_mode):
+        foreign = found.st_uid not in (0, os.geteuid())
+        if foreign or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PermissionError(errno.EPERM, "it belongs to another user" if foreign else "others can write it")
+    elif not stat.S_ISCHR(found.st_mode):
+        raise OSError(errno.EINVAL, "it is not a file")
 
 
 def entries_of(batch: Sequence[Union[Result, Heartbeat, Decision]], received_at: str) -> list[Entry]:

@@ -70,14 +70,17 @@ def secret_in(file: Path, purpose: str) -> bytes:
         with suppress(FileExistsError):
             _make(file)
         with file.open("rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode
+            found = os.fstat(opened.fileno())
             key = opened.read(_MOST_BYTES)
     except OSError as error:
         raise PluginError(
             f"can't {purpose}: the key file {file}: {error.strerror}", "name another with redact_key"
         ) from None
-    if mode & _OTHERS:
-        what = f"others may read or write the key file {file} (mode {stat.S_IMODE(mode):04o})"
+    if found.st_uid not in (0, os.geteuid()):
+        what = f"the key file {file} belongs to another user, number {found.st_uid}, who knows the key then"
+        raise PluginError(f"can't {purpose}: {what}", "remove it: a new one is made")
+    if found.st_mode & _OTHERS:
+        what = f"others may read or write the key file {file} (mode {stat.S_IMODE(found.st_mode):04o})"
         raise PluginError(f"can't {purpose}: {what}", f"chmod 600 {file}")
     if len(key) < _LEAST_BYTES:
         what = f"the key file {file} has {len(key)} bytes, at least {_LEAST_BYTES} are needed"

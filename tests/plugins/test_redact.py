@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import re
 import threading
 from pathlib import Path
@@ -119,6 +120,13 @@ def test_without_a_good_key_nothing_is_sent(
         assert redaction is None or said in (collected.error or "")
     with pytest.raises(PluginError, match="can't redact"):
         Redaction(file).of("x", "app", ["."])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_key_that_somebody_else_has_put_there_is_not_used(key: Path) -> None:
+    os.chown(key, 65534, -1)
+    with pytest.raises(PluginError, match="belongs to another user, number 65534, who knows the key then"):
+        redacted("secret", ".", key=key)
 
 
 def test_a_plugin_that_redacts_lets_nothing_out_by_its_errors(make: Make, key: Path) -> None:

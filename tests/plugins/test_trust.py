@@ -12,6 +12,7 @@ import pytest
 
 from tests.servers.processes import COMMANDS
 from vogeler import plugins
+from vogeler.errors import ExitCode
 from vogeler.trust import distrust
 
 IS_ROOT = os.geteuid() == 0
@@ -195,3 +196,44 @@ def test_only_a_client_that_runs_as_root_looks_and_can_be_told_not_to(folder: Pa
     assert ("probe,," in strict.stdout) is not IS_ROOT
     assert ("chmod go-w" in strict.stderr) is IS_ROOT
     assert strict.returncode == (3 if IS_ROOT else 0)
+
+
+# --- what else a client believes -----------------------------------------------------------------------
+
+
+def start(safe: Path, *flags: str) -> str:
+    """What a client says that is started with the settings in ``safe``; nothing when it runs until it is stopped."""
+    command = [str(COMMANDS / "vogeler-client"), "--config", str(safe / "vogeler.conf"), "--node", "n", *flags]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired as late:
+        pytest.fail(f"it runs: {late.stderr!r}")
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    return done.stderr
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only a client that runs as root looks")
+@pytest.mark.parametrize(("mode", "owner"), [(0o666, 0), (0o644, 65534)])
+def test_settings_that_anybody_can_write_are_refused_whatever_they_say(safe: Path, mode: int, owner: int) -> None:
+    """They say where the plugins are, and could say that nobody is to look."""
+    config = put(safe / "vogeler.conf", f"[client]\nstrict_modes = no\nqhost = local://{safe}/bus.db\n", mode)
+    os.chown(config, owner, -1)
+    assert f"{config} (owner number {owner}, mode {mode:04o}) can be written by others" in start(safe)
+    assert "can be written by others" in start(safe, "--strict-modes", "no")
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only a client that runs as root looks")
+@pytest.mark.parametrize("name", ["policy", "trusted_keys", "signing_key", "state"])
+def test_what_a_client_believes_lies_where_nobody_else_can_put_another_in_its_place(safe: Path, name: str) -> None:
+    put(safe / "vogeler.conf", f"[client]\nqhost = local://{safe}/bus.db\n{name} = {safe}/open/thing\n")
+    (safe / "open").mkdir()
+    (safe / "open").chmod(0o777)
+    put(safe / "open" / "thing", "", 0o600)
+    assert f"{name} = {safe}/open/thing: {safe}/open (owner root, mode 0777) can be written by others" in start(safe)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only a client that runs as root looks")
+def test_a_group_that_can_write_the_settings_is_one_that_strict_modes_may_allow(safe: Path) -> None:
+    put(safe / "vogeler.conf", f"[client]\nqhost = local://{safe}/bus.db\npolicy = /nowhere/policy\n", 0o660)
+    assert f"config = {safe}/vogeler.conf: " in start(safe)
+    assert "can't read /nowhere/policy" in start(safe, "--strict-modes", "no")

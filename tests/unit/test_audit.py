@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
 from vogeler.audit import AuditLog, entries_of
+from vogeler.errors import ConfigError
 from vogeler.messages import ACCEPTED, OK, REFUSED, Decision, Heartbeat, Result, now
 
 NOW = "2026-11-21T11:31:02.957Z"
@@ -58,3 +60,30 @@ def test_a_full_disk_stops_nothing_and_the_line_is_in_the_log(caplog: pytest.Log
         AuditLog(Path("/dev/full")).write({"alias": "rpms"})
     assert "No space left" in caplog.text
     assert '"rpms"' in caplog.text
+
+
+def test_the_log_follows_no_link_and_joins_no_file_that_others_can_write(tmp_path: Path) -> None:
+    target, link, open_to_all, pipe = (tmp_path / name for name in ("target", "link", "open", "pipe"))
+    target.write_text("root:x:0:0\n")
+    link.symlink_to(target)
+    open_to_all.touch()
+    open_to_all.chmod(0o666)
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path, reason in ((link, "links"), (open_to_all, "others can write it"), (pipe, "not a file")):
+        with pytest.raises(ConfigError, match=rf"can't write {path}: .*{reason}"):
+            AuditLog(path)
+    os.close(reader)
+    assert target.read_text() == "root:x:0:0\n"
+
+
+def test_a_link_that_takes_the_place_of_the_log_later_is_not_followed_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log, target = AuditLog(tmp_path / "audit.log"), tmp_path / "target"
+    target.touch()
+    (tmp_path / "audit.log").unlink()
+    (tmp_path / "audit.log").symlink_to(target)
+    log.write({"alias": "rpms"})
+    assert target.read_text() == ""
+    assert '"alias": "rpms"' in caplog.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +13,38 @@ from vogeler.errors import ConfigError
 from vogeler.gate import Gate
 from vogeler.messages import Envelope
 from vogeler.places import state_directory
+from vogeler.trust import distrust
 
 if TYPE_CHECKING:
     from vogeler.plugins import Plugin
     from vogeler.sealing import Sealing
     from vogeler.signing import PrivateKey, TrustedKeys
+
+
+_ELSEWHERE = "let only root write there, or name another place; strict_modes = no turns this off"
+# What a client reads and believes, or keeps: files, and the folder state.
+_BELIEVED = ("policy", "trusted_keys", "signing_key", "state")
+
+
+def check_paths(settings: Settings, config: Path) -> None:
+    """Raises ConfigError for what a client that runs as root would believe and others can change, or replace.
+
+    That anybody can write the file of settings itself no setting in it excuses.
+    """
+    if config.is_file():
+        found = config.stat()
+        if found.st_uid not in (0, os.geteuid()) or found.st_mode & stat.S_IWOTH:
+            whose = f"owner number {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
+            raise ConfigError(
+                f"{config} ({whose}) can be written by others, and says what root runs",
+                f"chown root {config}; chmod 640 {config}",
+            )
+    if settings.strict_modes == "yes":
+        named = {name: getattr(settings, name) for name in _BELIEVED if getattr(settings, name)}
+        for name, path in {"config": config, **named}.items():
+            doubt = distrust(Path(path))
+            if doubt is not None:
+                raise ConfigError(f"{name} = {path}: {doubt.reason}", _ELSEWHERE)
 
 
 def load_key(path: Path | None) -> PrivateKey | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vogeler.cli._output import add_format, write_rows, write_value
 from vogeler.cli._program import guarded, parser_for, settings_flags, settings_from, talk
-from vogeler.config import Settings
+from vogeler.config import DEFAULT_FILE, Settings
 from vogeler.errors import ExitCode, NotFoundError
 from vogeler.units import format_duration, format_size
 
@@ -56,14 +56,17 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler import messaging
     from vogeler.cli._daemon import LEAVE_AFTER_S, leave_within, on_signals
     from vogeler.cli._log import start_logging
-    from vogeler.cli._rights import audit_of, gate_of, node_key, sealing_of, signer
+    from vogeler.cli._rights import audit_of, check_paths, gate_of, node_key, sealing_of, signer
     from vogeler.client import Client, Options
     from vogeler.collect import collect
     from vogeler.messages import Result
     from vogeler.processes import Orphans
     from vogeler.rlimits import no_core_dumps
 
-    del arguments
+    if os.geteuid() == 0:
+        check_paths(
+            settings, Path(getattr(arguments, "config", None) or os.environ.get("VOGELER_CONFIG") or DEFAULT_FILE)
+        )
     no_core_dumps()
     start_logging(settings)
     options = Options(
