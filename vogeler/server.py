@@ -195,6 +195,10 @@ class Server:
                 fields = error.fields
                 self._refuse(delivery, error.message, fields.get("run"), fields.get("node"), transport, consumer)
             else:
+                if self._is_stale(message):
+                    self.counts["stale"] += 1
+                    consumer.ack([delivery])
+                    continue
                 self._writer_of(message.node).add(Entry(delivery, _sent_by(delivery.user, message)))
 
     def _writer_of(self, node: str) -> Writer:
@@ -208,6 +212,18 @@ class Server:
                 raise MessageError(f"a {message.TYPE} of {message.node}: {error.message}", vars(message)) from None
             if owner != message.node:
                 raise MessageError(f"a {message.TYPE} of {message.node}, but signed by {owner}", vars(message))
+
+    def _is_stale(self, message: Storable | Decision) -> bool:
+        """Whether it is a signed heartbeat of long ago: its node may be gone, and the broker have kept it."""
+        if self._keys is None or not isinstance(message, Heartbeat):
+            return False
+        stale = parse_timestamp(message.at) < time.time() - self._options.clock_skew_s
+        if stale:
+            log.warning(
+                "a heartbeat of %s from %s is passed over: delivered late, or its clock is behind",
+                message.node, message.at, extra={"event": "stale", "node": message.node},
+            )  # fmt: skip
+        return stale
 
     def _check_clock(self, message: Storable | Decision) -> None:
         """A result from the future would keep all later ones out of the record: they would be older."""

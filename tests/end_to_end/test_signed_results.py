@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import closing
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.servers.processes import Fleet, wait_until
 from vogeler import signing
 from vogeler.messages import OK, Heartbeat, Result, digest_of, encode, now
+from vogeler.units import to_timestamp
 
 on_one_machine = pytest.mark.parametrize("fleet", [("local", "sqlite")], indirect=True, ids=["local"])
 
@@ -81,3 +83,38 @@ def test_what_an_untrusted_node_has_sent_can_be_stored_once_its_key_is_trusted(s
     with closing(fleet.store()) as store:
         wait_until(lambda: store.record("web02"), "the result is stored", fleet.logs)
     assert fleet.ask("-c", "facts", "-n", "web02")["web02"]["stage"] == "unchanged"
+
+
+def test_what_a_node_has_signed_long_ago_does_not_bring_it_back_to_life(signing_fleet: Fleet) -> None:
+    """The broker keeps a heartbeat and a result, and delivers them again when the node is gone."""
+    fleet, node = signing_fleet, "web01"
+    fleet.ask("-c", "facts", "-n", node)
+    for daemon in fleet.daemons[1:]:
+        daemon.stop()
+    key = signing.load(fleet.directory / "web01.key")
+    with closing(fleet.transport()) as transport, closing(fleet.store()) as store:
+        before = store.status(node) or {}
+        beat = Heartbeat(node, {"version": "0", "plugins": []}, at=to_timestamp(time.time() - 3600))
+        seq = before["keys"]["facts"]["seq"]
+        again = [
+            Result(node, "facts", "facts", seq - ago, OK, now(), digest=digest_of(["fact"]), value=["fact"])
+            for ago in (0, 9)
+        ]
+        for message in (beat, *again):
+            transport.publish_result(key.sign(encode(message), "result"), node)
+        fresh = Heartbeat("db01", {"version": "fresh", "plugins": []})
+        transport.publish_result(signing.load(fleet.directory / "db01.key").sign(encode(fresh), "result"), "db01")
+        wait_until(lambda: (store.status("db01") or {})["agent"]["version"] == "fresh", "they are stored", fleet.logs)
+        wait_until(lambda: transport.depths()["vogeler.results"].messages == 0, "nothing waits", fleet.logs)
+        after = store.status(node) or {}
+    assert (after["heard_at"], after["agent"]) == (before["heard_at"], before["agent"])
+    fleet.daemons[0].wait_for("stale")
+
+
+def test_a_heartbeat_without_any_keys_may_be_late(fleet: Fleet) -> None:
+    """After an outage of the server, say, or from a node whose clock is behind."""
+    fleet.server().wait_for("ready")
+    beat = Heartbeat("web01", {"version": "0", "plugins": []}, at=to_timestamp(time.time() - 3600))
+    with closing(fleet.transport()) as transport:
+        transport.publish_result(encode(beat), "web01")
+    fleet.wait_known("web01")

@@ -251,7 +251,7 @@ class _Work:
             return refused(f"seq {result.seq} is not between 0 and {_MAX_SEQ}")
         outcome = self._take_value(result) if result.status == OK else _ended(result)
         if outcome.wanted:
-            self._touch_status()
+            self._touch_status(heard=self._is_news(result))
         elif not outcome.refused:
             self._note_check(result)
         return outcome
@@ -347,11 +347,17 @@ class _Work:
         if result.status == OK and result.seq > _number(latest["ok_seq"]):
             latest = {"ok_seq": result.seq, "ok_digest": self._stored[result.key]["digest"]}
         check.update({name: value for name, value in latest.items() if value is not None})
+        heard = self._is_news(result)
         self._checks = {**self._checks, result.key: check}
-        self._touch_status()
+        self._touch_status(heard)
 
-    def _touch_status(self) -> Document:
-        self._status = {**self._status, "heard_at": self._received_at, "keys": self._checks}
+    def _is_news(self, result: Result) -> bool:
+        """Whether it tells that its node is there: not one that was delivered before, nor one from before that."""
+        return result.seq > _number(self._checks.get(result.key, {}).get("seq"))
+
+    def _touch_status(self, heard: bool = True) -> Document:
+        heard_at = self._received_at if heard else self._status.get("heard_at")
+        self._status = {**self._status, "heard_at": heard_at, "keys": self._checks}
         self.changed_status = self._status
         return self._status
 
