@@ -53,6 +53,12 @@ KEYS: Mapping[str, tuple[str, str]] = {
 _USUAL = {key: default for key, (default, _) in KEYS.items()}
 _BOOLEANS = configparser.RawConfigParser.BOOLEAN_STATES
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# The variables by which programs are made to run code from elsewhere: ld.so(8), and those of the common languages.
+_LOADERS = {
+    "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GCONV_PATH", "BASH_ENV", "ENV", "CLASSPATH", "NODE_PATH",
+    "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PERL5LIB", "PERLLIB", "RUBYLIB", "GEM_PATH", "GEM_HOME",
+    "LUA_PATH", "LUA_CPATH",
+}  # fmt: skip
 _MOST_NAMED = 500  # characters of the names of programs
 
 
@@ -213,7 +219,7 @@ def _check_trust(plugin: Plugin, section: Section) -> None:
 
 
 def _named_paths(plugin: Plugin) -> Iterator[Path]:
-    """The program, where the file says where it is; what else lies beside the file; where its env.PATH leads."""
+    """The program, where the file says where it is; what else lies beside the file; where its environment leads."""
     below = plugin.directory + os.sep
     for place, word in enumerate(plugin.command):
         path = os.path.join(plugin.directory, word)  # noqa: PTH118 - a word may be anything
@@ -221,6 +227,10 @@ def _named_paths(plugin: Plugin) -> Iterator[Path]:
         if beside or (place == 0 and os.sep in word):
             yield Path(path)
     yield from map(Path, filter(None, plugin.env.get("PATH", "").split(os.pathsep)))
+    for name in _LOADERS & plugin.env.keys():
+        for word in filter(None, re.split(r"[:\s]", plugin.env[name])):
+            if os.sep in word or not name.startswith("LD_"):  # else a library of the system
+                yield Path(plugin.directory, word)
 
 
 def _uid_of(user: str | None) -> tuple[int, ...]:

@@ -198,6 +198,26 @@ def test_only_a_client_that_runs_as_root_looks_and_can_be_told_not_to(folder: Pa
     assert strict.returncode == (3 if IS_ROOT else 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LD_PRELOAD", "libc.so.6 {open}/evil.so"), ("LD_LIBRARY_PATH", "/usr/lib:{open}"), ("PYTHONPATH", "{open}"),
+        ("PERL5LIB", "{open}/lib"), ("BASH_ENV", "{open}/rc"), ("LD_PRELOAD", "../open/evil.so"),
+    ],
+)  # fmt: skip
+def test_code_that_the_environment_makes_a_program_load_is_looked_at_too(
+    folder: Path, safe: Path, name: str, value: str
+) -> None:
+    """Also where nothing is there yet: others could put it there."""
+    (safe / "open").mkdir()
+    (safe / "open").chmod(0o777)
+    put(folder / "other.cfg", f"[other]\ncommand = echo other\nenv.{name} = {value.format(open=safe / 'open')}\n")
+    assert f"{safe}/open (owner " in problem(folder)
+    assert names(folder) == {"probe"}
+    put(folder / "other.cfg", f"[other]\ncommand = echo other\nenv.{name} = libc.so.6\nenv.TMPDIR = /tmp\n")
+    assert names(folder) == {"probe", "other"}
+
+
 # --- what else a client believes -----------------------------------------------------------------------
 
 

@@ -41,6 +41,8 @@ def check_paths(settings: Settings, config: Path) -> None:
             )
     if settings.strict_modes == "yes":
         named = {name: getattr(settings, name) for name in _BELIEVED if getattr(settings, name)}
+        if settings.trusted_keys:
+            named["state"] = settings.state or state_directory()
         for name, path in {"config": config, **named}.items():
             doubt = distrust(Path(path))
             if doubt is not None:
