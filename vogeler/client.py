@@ -193,7 +193,7 @@ class Client:
     def _take(self, delivery: Delivery, session: _Session) -> None:
         try:
             command = decode(delivery.envelope, Command)
-            if not topology.speaks_for(delivery.user, None):
+            if not topology.may_command(delivery.user):
                 raise MessageError(f"a command that was sent by {topology.sender(delivery.user)}, which may send none")
         except MessageError as error:
             self._refuse_unreadable(delivery, error, session)

@@ -122,6 +122,21 @@ def speaks_for(user: str | None, node: str | None) -> bool:
     return user is None or (node is not None and user == node_user(node)) or (user != "" and not is_node_user(user))
 
 
+def may_command(user: str | None) -> bool:
+    """Whether a user may send commands; ``user`` as in speaks_for. Of those of a role only runners may.
+
+    The broker's permissions are not enough: who may make a queue can have the broker put what expires in it under
+    any key of an exchange that this user may write to.
+    """
+    return speaks_for(user, None) and user not in (SERVER_USER, ADMIN_USER, NODES_USER)
+
+
+def may_tell_servers(user: str | None) -> bool:
+    """Whether a user may tell servers how many queues there are: who sets up, and so no runner either."""
+    is_runner = user is not None and (user == RUNNER_USER or user.startswith(runner_user("")))
+    return speaks_for(user, None) and user not in (SERVER_USER, NODES_USER) and not is_runner
+
+
 def sender(user: str | None) -> str:
     """Whose login sent a message, in words."""
     return f"the user {user}" if user else "somebody who does not say who"

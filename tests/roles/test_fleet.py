@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,11 +16,12 @@ import pytest
 
 from tests.messaging.conftest import LIMIT_S, body_of, message
 from tests.roles.conftest import Logins
-from tests.servers.processes import NOT_STRICT, Daemon, Fleet, wait_until
+from tests.servers.processes import COMMANDS, NOT_STRICT, Daemon, Fleet, wait_until
 from tests.servers.rabbitmq import RabbitMQ
 from vogeler import messages, messaging, topology
 from vogeler.errors import ExitCode, TransportUnavailable
 from vogeler.messages import Command, Heartbeat, Receipt, Result, encode, new_id, now
+from vogeler.units import to_timestamp
 
 NODES = ("web01", "web02.example")
 
@@ -296,3 +299,33 @@ def test_a_server_may_not_be_given_the_login_of_a_reader(couch_fleet: RoleFleet)
     fleet.start("web01")
     assert "does not let this login write" in server.wait_for("retry")["message"]
     assert server.events("dead_letter") == []
+
+
+def test_the_login_of_an_admin_sends_no_command_by_a_queue_whose_letters_die(logins: Logins, tmp_path: Path) -> None:
+    """It may make queues of results, and write to the exchange of commands."""
+    logins.make("--node", "web02")
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "facts.cfg").write_text(f"[facts]\ncommand = touch {tmp_path}/ran\n")
+    node = Daemon(
+        [str(COMMANDS / "vogeler-client"), "--node", "web02", "--plugins", str(tmp_path / "plugins"), "--strict-modes", "no",
+         "--logformat", "json"],
+        {"VOGELER_CONFIG": "/dev/null", "VOGELER_QHOST": logins.url("vogeler.node.web02"), "PATH": os.environ["PATH"]}, tmp_path / "log",
+    )  # fmt: skip
+    try:
+        node.wait_for("ready")
+        made = encode(Command("facts", requested_by="mallory", expires_at=to_timestamp(time.time() + 60)))
+        with closing(logins.connect("vogeler.admin")) as admin:
+            channel = admin.channel()
+            route = {"x-dead-letter-exchange": "vogeler.broadcast", "x-dead-letter-routing-key": "node.web02"}
+            channel.queue_declare("vogeler.results.77", arguments={**route, "x-message-ttl": 0})
+            channel.queue_bind("vogeler.results.77", "vogeler.results", "result.#")
+            properties = pika.BasicProperties(
+                user_id="vogeler.admin", type="command", message_id=made.message_id, content_type="application/json",
+                content_encoding=made.content_encoding,
+            )  # fmt: skip
+            channel.basic_publish("vogeler.results", "result.x", made.body, properties)
+            assert "sent by the user vogeler.admin, which may send none" in node.wait_for("dead_letter")["message"]
+            channel.queue_delete("vogeler.results.77")
+        assert not (tmp_path / "ran").exists()
+    finally:
+        node.kill()

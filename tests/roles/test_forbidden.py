@@ -6,6 +6,7 @@ What each needs is tried by a fleet of real processes, in test_fleet.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pika
@@ -14,8 +15,9 @@ from pika import exceptions as pika_errors
 
 from tests.messaging.conftest import message
 from tests.roles.conftest import Logins
+from tests.servers.processes import wait_until
 from tests.servers.rabbitmq import RabbitMQ
-from vogeler import messaging
+from vogeler import messaging, topology
 from vogeler.errors import TransportError
 
 Act = Callable[[Any], object]
@@ -337,3 +339,38 @@ def test_what_a_node_lets_into_the_results_reaches_no_queue(fleet: Logins, conne
         "vogeler.dead": 0,
     }
     runner.close()
+
+
+# --- what the broker's permissions leave open, and the programs refuse ---------------------------------------
+
+
+def send_by_expiry(connection: Any, queue: str, exchange: str, key: str, body: bytes, user: str) -> None:
+    """To any key of an exchange that the login may write to: RabbitMQ compares no topic permission for dead letters."""
+    channel = connection.channel()
+    channel.exchange_declare(f"{queue}.exchange", "fanout", auto_delete=True)
+    route = {"x-dead-letter-exchange": exchange, "x-dead-letter-routing-key": key, "x-message-ttl": 0}
+    channel.queue_declare(queue, exclusive=True, arguments=route)
+    channel.queue_bind(queue, f"{queue}.exchange")
+    channel.basic_publish(f"{queue}.exchange", "", body, pika.BasicProperties(user_id=user))
+
+
+def test_a_runner_can_not_tell_the_servers_that_there_are_no_queues_of_results(
+    fleet: Logins, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(messaging.connect(fleet.url(SERVER))) as transport, closing(transport.consume_results(10)) as results:
+        send_by_expiry(connection(RUNNER), "vogeler.run.forged", "vogeler.broadcast", "servers", b"0", RUNNER)
+
+        def noticed() -> bool:
+            results.receive(0.1)
+            return any(getattr(record, "event", "") == "bad_notice" for record in caplog.records)
+
+        wait_until(noticed, "the server says that it does not believe it")
+    assert "b'0' from the user vogeler.runner" in caplog.text
+
+
+def test_of_the_roles_runners_alone_may_send_commands_and_who_sets_up_tells_the_servers() -> None:
+    everybody = {None, "", "admin", "vogeler", NODE, SERVER, RUNNER, "vogeler.runner.alice", ADMIN, SHARED}
+    assert {user for user in everybody if topology.may_command(user)} == {
+        None, "admin", "vogeler", RUNNER, "vogeler.runner.alice"
+    }  # fmt: skip
+    assert {user for user in everybody if topology.may_tell_servers(user)} == {None, "admin", "vogeler", ADMIN}

@@ -58,7 +58,7 @@ class ResultsConsumer(AmqpConsumer):
             wait_s = min(wait_s, max(self._look_at_s - time.monotonic(), 0.0))
         super()._serve(wait_s)
         while self._notices._ready:
-            self._note(self._notices._ready.popleft().envelope.body)
+            self._note(self._notices._ready.popleft())
         if self._numbered and time.monotonic() >= self._look_at_s:
             with translated(self._where):
                 self._leave()
@@ -66,9 +66,13 @@ class ResultsConsumer(AmqpConsumer):
             leaving = any(number > self._wanted for number in self._numbered)
             self._look_at_s = time.monotonic() + (_QUIET_S if leaving else _LOOK_EVERY_S)
 
-    def _note(self, told: bytes) -> None:
-        if not (told.isdigit() and len(told) < 5):
-            log.warning("a number of queues was expected: %r", told[:100], extra={"event": "bad_notice"})
+    def _note(self, notice: Delivery) -> None:
+        told = notice.envelope.body
+        if not (told.isdigit() and len(told) < 5 and topology.may_tell_servers(notice.user)):
+            log.warning(
+                "a number of queues was expected, from who sets up: %r from %s",
+                told[:100], topology.sender(notice.user), extra={"event": "bad_notice", "user": notice.user},
+            )  # fmt: skip
             return
         self._wanted = int(told)
         with translated(self._where):
