@@ -36,8 +36,9 @@ from benchmarks.intake import Values
 from benchmarks.parts import Parts
 from benchmarks.progress import show
 from tests.servers.couchdb import VARIABLE, CouchServer
+from tests.servers.ports import free_ports
 from tests.servers.processes import Fleet
-from tests.servers.rabbitmq import RabbitMQ, free_ports, running_rabbitmq
+from tests.servers.rabbitmq import RabbitMQ, running_rabbitmq
 from vogeler import messages
 from vogeler.messages import Envelope, Result, digest_of, encode
 from vogeler.messaging import Transport

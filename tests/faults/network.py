@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from tests.servers.rabbitmq import free_ports
+from tests.servers.ports import free_ports
 
 HOST = "127.0.0.1"
 UP, DOWN = "up", "down"

@@ -18,7 +18,7 @@ from tests.servers.processes import wait_until
 from tests.servers.rabbitmq import RabbitMQ, server_script
 
 MEMBERS = 3
-_LIMIT_S = 90.0
+_LIMIT_S = 240.0
 _JOINING = """
 cluster_formation.peer_discovery_backend = classic_config
 cluster_formation.classic_config.nodes.1 = {first}

@@ -10,7 +10,6 @@ import base64
 import json
 import os
 import secrets
-import socket
 import subprocess
 import time
 import urllib.error
@@ -23,9 +22,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.servers.ports import HOST, free_ports
+
 VARIABLE = "VOGELER_TEST_COUCHDB_URL"
-HOST = "127.0.0.1"
-START_LIMIT_S = 60.0
+START_LIMIT_S = 240.0
 STOP_LIMIT_S = 10.0
 _PROGRAM = Path(__file__).resolve().parents[2] / ".servers/node_modules/.bin/pouchdb-server"
 
@@ -83,7 +83,7 @@ class _PouchServer(CouchServer):
 
     def __init__(self, folder: Path, login: str = "") -> None:
         """``login``: ``name:password`` of its administrator; without one everybody is."""
-        super().__init__(f"http://{login and login + '@'}{HOST}:{_free_port()}")
+        super().__init__(f"http://{login and login + '@'}{HOST}:{free_ports(1)[0]}")
         self._folder = folder  # it leaves a log and a configuration where it is started
         if login:
             (folder / "config.json").write_text(json.dumps({"admins": {self.user: self.password}}))
@@ -115,12 +115,6 @@ class _PouchServer(CouchServer):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as held:
-        held.bind((HOST, 0))
-        return int(held.getsockname()[1])
 
 
 @contextmanager
