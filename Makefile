@@ -5,6 +5,8 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 MINUTES ?= 60
 
+unexport PYTHONDONTWRITEBYTECODE  # set in many containers; each of thousands of processes would compile all it imports
+
 .PHONY: demo test test-units faults soak bench blowout check audit lock servers clean
 
 demo: $(VENV)/installed  ## this machine's record, with no service and no root
