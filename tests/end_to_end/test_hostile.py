@@ -122,57 +122,58 @@ def test_a_log_line_is_one_line_and_says_it_visibly(hostile: Fleet) -> None:
     assert all(char.isprintable() or char == "\n" for char in client.log), ascii(client.log)
 
 
-def bomb(size_bytes: int) -> bytes:
-    return gzip.compress(b"[" * size_bytes, 9)
-
-
 def lying(body: bytes) -> bytes:
     """The same, but its end claims that it is empty."""
     return body[:-4] + b"\0\0\0\0"
 
 
-POISON = {
-    "a bomb": Envelope(bomb(4 * MAX_MESSAGE_BYTES), "gzip"),
-    "a bomb that claims to be small": Envelope(lying(bomb(4 * MAX_MESSAGE_BYTES)), "gzip"),
-    "a bomb in a bomb": Envelope(gzip.compress(bomb(4 * MAX_MESSAGE_BYTES)), "gzip"),
-    "many members": Envelope(gzip.compress(b"{}") * 50_000, "gzip"),
-    "gzip without an end": Envelope(zlib.compress(b"{}"), "gzip"),
-    "a tower": result("facts", b"[" * 100_000 + b"]" * 100_000),
-    "a tower that Python can read": result("facts", b"[" * 900 + b"]" * 900),
-    "a number of many digits": result("facts", b"9" * 100_000),
-    "more than a double": result("facts", b"1e999"),
-    "an integer beyond a double": result("facts", {"a": [10**309]}),
-    "a negative one": result("facts", -(10**400)),
-    "an exit code beyond a double": result("facts", None, status="failed", exit_code=10**309),
-    "NaN": result("facts", b"NaN"),
-    "Infinity": result("facts", b"[-Infinity]"),
-    "a key of ours": result("vogeler", 1),
-    "a key of CouchDB": result("_id", 1),
-    "a key of JavaScript": result("__proto__", {"a": 1}),
-    "no key": result("", 1),
-    "a long key": result("x" * 200, 1),
-    "a key with an escape": result("a\x1b[2J", 1),
-    "a node that is a path": result("facts", 1, node="../_users"),
-    "a node that is a design": result("facts", 1, node="_design"),
-    "a deep heartbeat": Envelope(
-        json.dumps({"v": 1, "type": "heartbeat", "id": "i", "at": now(), "node": "web66", "agent": {"x": "DEEP"}})
-        .replace('"DEEP"', "[" * 500 + "]" * 500).encode()
-    ),
-}  # fmt: skip
+@pytest.fixture(scope="module")
+def poison() -> dict[str, Envelope]:
+    bomb = gzip.compress(b"[" * (4 * MAX_MESSAGE_BYTES), 1)
+    return {
+        "a bomb": Envelope(bomb, "gzip"),
+        "a bomb that claims to be small": Envelope(lying(bomb), "gzip"),
+        "a bomb in a bomb": Envelope(gzip.compress(bomb), "gzip"),
+        "many members": Envelope(gzip.compress(b"{}") * 50_000, "gzip"),
+        "gzip without an end": Envelope(zlib.compress(b"{}"), "gzip"),
+        "a tower": result("facts", b"[" * 100_000 + b"]" * 100_000),
+        "a tower that Python can read": result("facts", b"[" * 900 + b"]" * 900),
+        "a number of many digits": result("facts", b"9" * 100_000),
+        "more than a double": result("facts", b"1e999"),
+        "an integer beyond a double": result("facts", {"a": [10**309]}),
+        "a negative one": result("facts", -(10**400)),
+        "an exit code beyond a double": result("facts", None, status="failed", exit_code=10**309),
+        "NaN": result("facts", b"NaN"),
+        "Infinity": result("facts", b"[-Infinity]"),
+        "a key of ours": result("vogeler", 1),
+        "a key of CouchDB": result("_id", 1),
+        "a key of JavaScript": result("__proto__", {"a": 1}),
+        "no key": result("", 1),
+        "a long key": result("x" * 200, 1),
+        "a key with an escape": result("a\x1b[2J", 1),
+        "a node that is a path": result("facts", 1, node="../_users"),
+        "a node that is a design": result("facts", 1, node="_design"),
+        "a deep heartbeat": Envelope(
+            json.dumps({"v": 1, "type": "heartbeat", "id": "i", "at": now(), "node": "web66", "agent": {"x": "DEEP"}})
+            .replace('"DEEP"', "[" * 500 + "]" * 500).encode()
+        ),
+    }  # fmt: skip
 
 
-def test_whatever_is_poison_is_a_dead_letter_and_the_server_stays_small(hostile: Fleet) -> None:
+def test_whatever_is_poison_is_a_dead_letter_and_the_server_stays_small(
+    hostile: Fleet, poison: dict[str, Envelope]
+) -> None:
     """A bomb is unpacked no further than a message may be large."""
     before = json.loads(hostile.admin("dead", "list", "--format", "json").stdout)
     with closing(hostile.transport()) as transport:
-        for number, (name, envelope) in enumerate(POISON.items()):
+        for number, (name, envelope) in enumerate(poison.items()):
             marked = Envelope(envelope.body, envelope.content_encoding, f"poison-{number}", name)
             transport.publish_result(marked, "web66")
-        count = len(before) + len(POISON)
+        count = len(before) + len(poison)
         wait_until(lambda: transport.depths()[topology.DEAD_QUEUE].messages >= count, "dead letters", hostile.logs)
     assert hostile.ask("-c", "facts", "-n", "web01", "--full")["web01"]["stage"] in ("stored", "unchanged")
     letters = json.loads(hostile.admin("dead", "list", "--format", "json").stdout)
-    assert {letter["type"] for letter in letters} >= set(POISON)
+    assert {letter["type"] for letter in letters} >= set(poison)
     server = hostile.daemons[0]
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     peak_kb = int(status.partition("VmHWM:")[2].split()[0])

@@ -6,6 +6,7 @@ import gzip
 import logging
 import time
 from contextlib import closing
+from functools import cache
 
 import pika
 import pytest
@@ -21,7 +22,6 @@ log = logging.getLogger(__name__)
 
 LONGEST_BACKOFF_S = 15.0
 NOISE_S = 15.0
-_BOMB = gzip.compress(b" " * (MAX_MESSAGE_BYTES + 1))
 
 # What is sent, with its content encoding, and what the reason says of it.
 STRANGERS: list[tuple[bytes, str, str]] = [
@@ -38,7 +38,11 @@ STRANGERS: list[tuple[bytes, str, str]] = [
     (gzip.compress(b"{}")[:-6], "gzip", "cut short"),
     (b"{}", "zstd", "content_encoding 'zstd'"),
 ]
-BOMB = (_BOMB, "gzip", "larger than")
+
+
+@cache
+def bomb() -> tuple[bytes, str, str]:
+    return gzip.compress(b" " * (MAX_MESSAGE_BYTES + 1)), "gzip", "larger than"
 
 
 def publish_strangers(world: FleetWorld, count: int) -> dict[str, str]:
@@ -51,7 +55,7 @@ def publish_strangers(world: FleetWorld, count: int) -> dict[str, str]:
         channel = connection.channel()
         for number in range(count):
             body, encoding, expected[f"stranger-{number}"] = (
-                BOMB if number % 500 == 499 else STRANGERS[number % len(STRANGERS)]
+                bomb() if number % 500 == 499 else STRANGERS[number % len(STRANGERS)]
             )
             if number == count - 1:
                 channel.confirm_delivery()
