@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers.processes import Fleet, wait_until
+from tests.servers.processes import Daemon, Fleet, wait_until
 from vogeler.messages import OMITTED, Heartbeat, Result, decode
 
 NODE = "web01"
@@ -130,15 +130,31 @@ def test_a_value_that_is_too_large_to_be_sent_is_not_believed_to_be_there(fleet:
         assert len(client.events("accepted")) == times
 
 
+def forget(fleet: Fleet) -> None:
+    assert fleet.admin("forget", NODE).returncode == 0
+
+
+def scheduled(fleet: Fleet, full_every: str) -> Daemon:
+    """A client that runs the plugin ten times a second, and whose value is stored."""
+    fleet.plugin("packages", "cat packages.json", "json", interval="100ms", splay="1ms")
+    client = fleet.client(NODE, "--full-every", full_every)
+    wait_until(lambda: stored(fleet) == VALUE, "it is stored", fleet.logs)
+    return client
+
+
+def test_the_store_wants_what_comes_by_schedule_and_is_told_by_its_digest_alone(packages: Fleet) -> None:
+    scheduled(packages, "1h")
+    forget(packages)
+    packages.daemons[0].wait_for("wanted")
+    assert stored(packages) is None
+
+
 def test_nobody_has_to_ask_for_what_comes_by_schedule(packages: Fleet) -> None:
     """It is sent in full every now and then, so that a store that has lost it gets it."""
-    packages.plugin("packages", "cat packages.json", "json", interval="100ms", splay="1ms")
-    packages.client(NODE, "--full-every", "1s")
-    wait_until(lambda: stored(packages), "the first one", packages.logs)
-    assert packages.admin("forget", NODE).returncode == 0
+    client = scheduled(packages, "1s")
+    forget(packages)
     wait_until(lambda: stored(packages) == VALUE, "it is there again", packages.logs)
-    server = packages.daemons[0]
-    wait_until(lambda: server.events("wanted"), "the store wanted it", packages.logs)
+    assert len(client.events("ready")) == 1  # and not because it has connected anew
 
 
 def test_a_value_whose_volatile_part_has_changed_is_sent(fleet: Fleet) -> None:

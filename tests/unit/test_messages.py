@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import random
 import uuid
@@ -76,11 +75,22 @@ def test_a_value_that_is_left_out_has_a_digest() -> None:
 
 
 def test_a_result_without_its_value_is_small() -> None:
-    """With names as long as they are in the world; what AMQP adds are some 170 bytes."""
-    about = {"run": new_id(), "requested_by": "alice@operations01.example.org", "exit_code": 0, "duration_s": 0.187}
-    digest = "sha256:" + hashlib.sha256(b"packages").hexdigest()
-    result = Result("web-frontend-01.example.org", "packages", "packages", 1795260662943104, "ok", NOW, **about)
-    assert len(encode(replace(result, digest=digest, value=OMITTED)).body) < 320
+    """With names as long as they are in the world; what AMQP adds are some 170 bytes.
+
+    Some ids and digests are compressed better than others: many are looked at, the same each time.
+    """
+    about = {"requested_by": "alice@operations01.example.org", "exit_code": 0, "duration_s": 0.187}
+    chance = random.Random(1)
+    sizes = []
+    for _ in range(1000):
+        now = 0x01A2009A47AE << 80  # where an id has its time
+        ids = {name: str(uuid.UUID(int=now | chance.getrandbits(80), version=4)) for name in ("run", "id")}
+        digest = "sha256:" + chance.randbytes(32).hex()
+        result = Result("web-frontend-01.example.org", "packages", "packages", 1795260662943104, "ok", NOW, **about)
+        sizes.append(
+            len(encode(replace(result, **ids, at="2026-01-31T08:00:00.187Z", digest=digest, value=OMITTED)).body)
+        )
+    assert max(sizes) < 320
 
 
 @pytest.mark.parametrize(
@@ -163,15 +173,20 @@ def test_a_refused_message_still_tells_whom_to_answer() -> None:
         (Envelope(b"{}", "zstd"), "content_encoding 'zstd'"),
         (Envelope(b"{}", "gzip"), "not gzip"),
         (Envelope(gzip.compress(b"{}" * 999)[:-20], "gzip"), "cut short"),
-        (Envelope(gzip.compress(b" " * (MAX_MESSAGE_BYTES + 10)), "gzip"), "larger than"),
-        (Envelope(b" " * (MAX_MESSAGE_BYTES + 10)), "larger than"),
         (Envelope(gzip.compress(b"{}") + b"\0\0\0\0", "gzip"), "behind the gzip data"),
         (Envelope(gzip.compress(b"{}") + gzip.compress(b"{}"), "gzip"), "behind the gzip data"),
     ],
 )
-def test_bad_compression_is_refused_and_a_bomb_is_not_unpacked(envelope: Envelope, complaint: str) -> None:
+def test_bad_compression_is_refused(envelope: Envelope, complaint: str) -> None:
     with pytest.raises(MessageError, match=complaint):
         decode(envelope, Command)
+
+
+def test_what_is_too_large_is_refused_and_a_bomb_is_not_unpacked() -> None:
+    body = b" " * (MAX_MESSAGE_BYTES + 10)
+    for envelope in (Envelope(body), Envelope(gzip.compress(body), "gzip")):
+        with pytest.raises(MessageError, match="larger than"):
+            decode(envelope, Command)
 
 
 @given(st.binary(), st.sampled_from([None, "gzip", "br"]))
