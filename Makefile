@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 MINUTES ?= 60
+WORKERS ?= 3
 
 unexport PYTHONDONTWRITEBYTECODE  # set in many containers; each of thousands of processes would compile all it imports
 
@@ -12,11 +13,11 @@ unexport PYTHONDONTWRITEBYTECODE  # set in many containers; each of thousands of
 demo: $(VENV)/installed  ## this machine's record, with no service and no root
 	@$(BIN)/vogeler-admin demo --directory .demo
 
-test: $(VENV)/developing servers  ## the whole suite, against real servers
-	$(BIN)/python -m pytest
+test: $(VENV)/developing servers  ## the whole suite, against real servers; WORKERS=0: one test after the other
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 test-units: $(VENV)/developing  ## what needs no server
-	$(BIN)/python -m pytest --local-only --ignore=tests/faults
+	$(BIN)/python -m pytest --local-only --ignore=tests/faults -n $(WORKERS)
 
 faults: $(VENV)/developing servers  ## a busy fleet, and all that can happen to it; FLAGS="--faults-seed N" replays
 	$(BIN)/python -m pytest tests/faults tests/fuzz --faults $(FLAGS)

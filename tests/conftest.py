@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.servers.processes",
     "tests.servers.cluster",  # after those it imports from
     "tests.faults.options",
+    "tests.workers",
 ]
 
 SERVER_FIXTURES = {"rabbitmq", "vhost", "amqp_url", "cluster", "couchdb_server", "couch_url", "broker_to_break"}

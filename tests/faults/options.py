@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ log = logging.getLogger(__name__)
 SHORT_CLIENTS, LONG_CLIENTS = 4, 20
 # The fixtures that are a fleet under load.
 KINDS = ("local_world", "world", "clustered")
+_SEED = "faults_seed"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,11 +31,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: a fault that only `make faults` has time for")
     if config.getoption("--faults-seed") is None:
-        config.option.faults_seed = random.SystemRandom().randrange(10**6)
+        told = getattr(config, "workerinput", {})
+        config.option.faults_seed = told.get(_SEED, random.SystemRandom().randrange(10**6))
     if config.getoption("--faults-clients") is None:
         config.option.faults_clients = LONG_CLIENTS if _all(config) else SHORT_CLIENTS
     if config.getoption("--soak"):
         config.pluginmanager.register(Soak(config), "soak")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """All workers of pytest-xdist have the seed that is told at the end."""
+    node.workerinput[_SEED] = node.config.getoption("--faults-seed")
 
 
 def _all(config: pytest.Config) -> bool:
