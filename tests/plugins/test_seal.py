@@ -110,6 +110,7 @@ def test_who_writes_a_plugin_sees_what_would_be_stored(fleet: Fleet, readers: Pa
         ("alice x25519:AAAA", "line 1: the key is not the base64 of 32 bytes"),
         (f"{ALICE.public().line} keys=other", "no reader in"),
     ],
+    ids=["no readers", "a key that is none", "for other keys"],  # the key is another one each time
 )
 def test_a_plugin_that_can_not_seal_is_not_offered_and_says_why(
     fleet: Fleet, readers: Path, line: str | None, said: str
