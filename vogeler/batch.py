@@ -5,6 +5,7 @@ And how large may it be, so that nobody waits long for the one before?
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -12,46 +13,58 @@ Item = TypeVar("Item")
 
 
 class Batch(Generic[Item]):
-    """Items that wait to be stored together. ``max_count`` may be changed at any time."""
+    """Items that wait to be stored together. ``max_count`` may be changed at any time.
 
-    def __init__(self, max_count: int, max_bytes: int, max_age_s: float):
+    ``pause_s``: how long after the last batch one of items that nobody awaits is due, at the earliest.
+    """
+
+    def __init__(self, max_count: int, max_bytes: int, max_age_s: float, pause_s: float = 0.0):
         self.max_count = max_count
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
-        self._items: deque[tuple[Item, int]] = deque()
+        self._pause_s = pause_s
+        self._items: deque[tuple[Item, int, bool]] = deque()
         self._bytes = 0
+        self._awaited = 0
         self._oldest_at_s = 0.0
+        self._paused_until_s = -math.inf
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def add(self, item: Item, size_bytes: int, now_s: float) -> None:
+    def add(self, item: Item, size_bytes: int, now_s: float, awaited: bool = True) -> None:
         """Take one more; the age is counted from the first."""
         if not self._items:
             self._oldest_at_s = now_s
-        self._items.append((item, size_bytes))
+        self._items.append((item, size_bytes, awaited))
         self._bytes += size_bytes
+        self._awaited += awaited
 
     def due_in_s(self, now_s: float) -> float | None:
         """Seconds until it is due, 0.0 when it is; None when it is empty."""
         if not self._items:
             return None
-        return 0.0 if self.is_full() else max(0.0, self._oldest_at_s + self._max_age_s - now_s)
+        if self.is_full():
+            return 0.0
+        due_at_s = self._oldest_at_s + self._max_age_s
+        return max(0.0, due_at_s - now_s, 0.0 if self._awaited else self._paused_until_s - now_s)
 
     def is_full(self) -> bool:
         """Whether it is due however old it is."""
         return len(self._items) >= self.max_count or self._bytes >= self._max_bytes
 
-    def take(self) -> list[Item]:
+    def take(self, now_s: float) -> list[Item]:
         """The oldest items, as many as the limits allow and at least one; what is left stays due as it was."""
+        self._paused_until_s = now_s + self._pause_s
         taken: list[Item] = []
         taken_bytes = 0
         while self._items and len(taken) < self.max_count:
-            size_bytes = self._items[0][1]
+            _, size_bytes, awaited = self._items[0]
             if taken and taken_bytes + size_bytes > self._max_bytes:
                 break
             taken.append(self._items.popleft()[0])
             taken_bytes += size_bytes
+            self._awaited -= awaited
         self._bytes -= taken_bytes
         return taken
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 30.0
+_HEARTBEATS_EVERY_S = 0.5  # they are stored, where nothing else is: one by one they would cost several times as much
 # Python hands the interpreter to a waiting thread after this time, 5 ms by default: so long the writer would wait
 # after every answer of the store while the other thread decodes.
 _SWITCH_S = 0.0005
@@ -149,7 +150,7 @@ class Server:
                 self._consumer = None
 
     def _new_batch(self) -> Batch[Delivery]:
-        return Batch(self._room(), self._options.batch_bytes, self._options.batch_age_s)
+        return Batch(self._room(), self._options.batch_bytes, self._options.batch_age_s, _HEARTBEATS_EVERY_S)
 
     def _room(self) -> int:
         """How many messages are stored at once, as things are."""
@@ -158,7 +159,8 @@ class Server:
     def _turn(self, transport: Transport, consumer: Consumer) -> None:
         delivery = consumer.receive(self._wait_s())
         if delivery is not None:
-            self._batch.add(delivery, delivery.envelope.unpacked_bytes, time.monotonic())
+            awaited = delivery.envelope.type != Heartbeat.TYPE
+            self._batch.add(delivery, delivery.envelope.unpacked_bytes, time.monotonic(), awaited)
         self._settle_written(transport, consumer)
         if self._may_decode():
             self._decode(transport, consumer)
@@ -185,7 +187,7 @@ class Server:
 
     def _decode(self, transport: Transport, consumer: Consumer) -> None:
         """One batch, each message for the writer of its node."""
-        for delivery in self._batch.take():
+        for delivery in self._batch.take(time.monotonic()):
             try:
                 message = decode_stored(delivery.envelope, self._known)
                 _check_sender(message, delivery.user)

@@ -135,7 +135,7 @@ class Writer:
         """Give the thread what waits; while it is at something else, only what is as much as it stores at once."""
         while self._waiting and (not self._in_flight or (not self.is_full and self._may_be_next())):
             self._in_flight += 1
-            self._to_write.put(self._waiting.take())
+            self._to_write.put(self._waiting.take(time.monotonic()))
 
     def _may_be_next(self) -> bool:
         return self._waiting.is_full() or self._in_trouble

@@ -180,9 +180,24 @@ def test_a_batch_is_due_by_count_by_bytes_or_by_age() -> None:
     assert batch.due_in_s(6.0) == 0.0
     batch.add("b", 10, now_s=2.0)
     assert batch.due_in_s(2.0) == 0.0
-    assert batch.take() == ["a", "b"]
+    assert batch.take(3.0) == ["a", "b"]
     batch.add("c", 100, now_s=3.0)
     assert batch.due_in_s(3.0) == 0.0
+
+
+def test_what_nobody_awaits_is_due_some_time_after_the_last_batch() -> None:
+    batch: Batch[str] = Batch(max_count=3, max_bytes=100, max_age_s=1.0, pause_s=10.0)
+    batch.add("first", 1, 100.0, awaited=False)
+    assert batch.due_in_s(101.0) == 0.0
+    assert batch.take(101.0) == ["first"]
+    batch.add("second", 1, 102.0, awaited=False)
+    assert batch.due_in_s(102.0) == 9.0
+    batch.add("awaited", 1, 104.0)
+    assert batch.due_in_s(104.0) == 0.0
+    assert batch.take(104.0) == ["second", "awaited"]
+    for _ in range(3):
+        batch.add("as many as it holds", 1, 105.0, awaited=False)
+    assert batch.due_in_s(105.0) == 0.0
 
 
 @given(st.lists(st.integers(1, 200)), st.integers(1, 5), st.integers(1, 300))
@@ -192,7 +207,7 @@ def test_a_batch_gives_everything_once_in_order_within_its_limits(sizes: list[in
         batch.add((number, size), size, 0.0)
     taken = []
     while len(batch):
-        part = batch.take()
+        part = batch.take(0.0)
         assert 1 <= len(part) <= count
         assert len(part) == 1 or sum(size for _, size in part) <= bytes_
         taken += part
