@@ -154,7 +154,7 @@ class Server:
 
     def _room(self) -> int:
         """How many messages are stored at once, as things are."""
-        return sum(writer.count for writer in self._writers)
+        return min(self._options.prefetch, sum(writer.count for writer in self._writers))
 
     def _turn(self, transport: Transport, consumer: Consumer) -> None:
         delivery = consumer.receive(self._wait_s())
@@ -171,19 +171,19 @@ class Server:
         """A batch is decoded for a writer that has nothing to do; or, while all write, if it is full."""
         if self._is_any_full():
             return False
-        return self._batch.is_full() or (self._is_any_idle() and self._batch.due_in_s(time.monotonic()) == 0.0)
+        return self._batch.is_full() or (self._takes_any() and self._batch.due_in_s(time.monotonic()) == 0.0)
 
     def _wait_s(self) -> float:
         due_in_s = self._batch.due_in_s(time.monotonic())
-        if due_in_s is None or self._is_any_full() or not self._is_any_idle():  # a writer wakes us when it is done
+        if due_in_s is None or self._is_any_full() or not self._takes_any():  # a writer wakes us when it is done
             return _LONGEST_WAIT_S
         return due_in_s
 
-    def _is_any_idle(self) -> bool:
-        return any(writer.is_idle for writer in self._writers)
+    def _takes_any(self) -> bool:
+        return any(writer.takes_any for writer in self._writers)
 
     def _is_any_full(self) -> bool:
-        return any(writer.is_full for writer in self._writers)
+        return any(writer.holds_up for writer in self._writers)
 
     def _decode(self, transport: Transport, consumer: Consumer) -> None:
         """One batch, each message for the writer of its node."""
@@ -284,7 +284,7 @@ class Server:
         while len(self._batch) or not all(writer.is_idle for writer in self._writers):
             if any(writer.bug for writer in self._writers) or time.monotonic() > deadline_s:
                 return
-            if len(self._batch) and self._is_any_idle():
+            if len(self._batch) and self._takes_any():
                 self._decode(transport, consumer)
             for writer in self._writers:
                 writer.hand_over()

@@ -68,7 +68,7 @@ class _Pending:
     entries: list[Entry] = field(default_factory=list)
     batches: int = 1
     tries: int = 0
-    failures: Counter[int] = field(default_factory=Counter)
+    failures: Counter[Entry] = field(default_factory=Counter)
 
 
 class Writer:
@@ -115,9 +115,19 @@ class Writer:
         return not self._in_flight and not self._waiting
 
     @property
+    def takes_any(self) -> bool:
+        """Whether it takes what there is, however little: it is idle, or in trouble, of which others may tell why."""
+        return self.is_idle or (self._in_trouble and not self.is_full)
+
+    @property
     def is_full(self) -> bool:
         """Whether it has work for longer than a batch takes."""
         return self._in_flight >= _BATCHES_AHEAD
+
+    @property
+    def holds_up(self) -> bool:
+        """Whether the other writers wait for it: it is full; in trouble, which may last, when a batch waits besides."""
+        return self.is_full and (not self._in_trouble or self._waiting.is_full())
 
     def start(self) -> None:
         """Start the thread."""
@@ -217,7 +227,7 @@ class Writer:
         self._tell()  # to be given what else there is
         self._take_along(pending)
         failed: list[tuple[Entry, StoreError]] = []
-        settled = proven = False  # proven: that all of the store's databases can be written
+        settled = stored = audited = False  # what has been seen to work: which databases can be written
         for entry in random.sample(pending.entries, len(pending.entries)):
             try:
                 (outcome,) = _store(store, [entry.message], messages.now(), again=True)
@@ -227,11 +237,14 @@ class Writer:
                     raise
             else:
                 settled = True
-                proven = proven or (isinstance(entry.message, Result) and outcome.stage == STORED)
+                stored = stored or (isinstance(entry.message, Result) and outcome.stage == STORED)
+                audited = audited or bool(entries_of([entry.message], ""))
                 self._settle_one(pending, entry, outcome)
-        for entry, failure in failed if proven else []:
-            pending.failures[id(entry)] += 1
-            if pending.failures[id(entry)] >= _TRIES:
+        for entry, failure in failed if stored else []:
+            if entries_of([entry.message], "") and not audited:  # it may be the audit database that takes nothing
+                continue
+            pending.failures[entry] += 1
+            if pending.failures[entry] >= _TRIES:
                 reason = f"the store takes others, and not this one: {describe(failure)}"
                 self._settle_one(pending, entry, Outcome(FAILED, reason, refused=True))
         if pending.entries:

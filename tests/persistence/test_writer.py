@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,10 +15,11 @@ import pytest
 from tests.persistence.examples import result
 from tests.persistence.proxy import Exchange, running
 from tests.servers.processes import wait_until
-from vogeler import persistence, writer
+from vogeler import messaging, persistence, topology, writer
 from vogeler.messages import STORED, encode
 from vogeler.messaging import Delivery
 from vogeler.persistence import Outcome
+from vogeler.server import Options, Server
 from vogeler.writer import Entry, Writer
 
 
@@ -88,6 +92,31 @@ def test_what_chokes_the_store_is_refused_and_the_others_are_stored(writing: Wri
     wait_until(lambda: writing.is_idle, "nothing is left")
     writing.add("web04", "web05")
     wait_until(lambda: len(writing.settled()) == 6, "it goes on")
+
+
+def test_a_server_goes_on_however_little_comes(couch_url: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Also where all results are one writer's: the writer in trouble is given what there is."""
+    monkeypatch.setattr(writer, "_TRIES", 2)
+    qhost, parts, couch = f"local://{tmp_path}/bus.db", urlsplit(couch_url), Couch()
+    with running(couch.behave, (str(parts.hostname), int(parts.port or 0))) as proxy:
+        dbhost = couch_url.replace(f":{parts.port}/", f":{proxy.port}/")
+        server = Server(Options(), lambda: messaging.connect(qhost), lambda: persistence.connect(dbhost))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            with closing(messaging.connect(qhost)) as transport, closing(persistence.connect(couch_url)) as store:
+                transport.setup()
+                for node in ("bad01", "web01", "web02", "web03"):
+                    value = "poison" if node == "bad01" else "food"
+                    transport.publish_result(encode(result(time.time_ns() // 1000, value, node)), node)
+                    if node != "bad01":
+                        wait_until(lambda node=node: store.record(node), f"{node} is stored")
+                wait_until(
+                    lambda: transport.depths()[topology.DEAD_QUEUE].messages == 1, "the bad one is a dead letter"
+                )
+        finally:
+            server.stop()
+            thread.join()
 
 
 def test_while_the_store_takes_nothing_nothing_is_refused(writing: Writing) -> None:
