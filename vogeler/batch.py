@@ -54,7 +54,7 @@ class Batch(Generic[Item]):
         return len(self._items) >= self.max_count or self._bytes >= self._max_bytes
 
     def take(self, now_s: float) -> list[Item]:
-        """The oldest items, as many as the limits allow and at least one; what is left stays due as it was."""
+        """The oldest items, as many as the limits allow and at least one; what is left stays due, if it is awaited."""
         self._paused_until_s = now_s + self._pause_s
         taken: list[Item] = []
         taken_bytes = 0

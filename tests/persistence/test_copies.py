@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from tests.persistence.examples import at, heartbeat, held, result
 from tests.persistence.proxy import Exchange
@@ -295,8 +295,18 @@ class Turns:
         return getattr(next(self._stores), name)
 
 
+# A node that never had a record is forgotten; what comes of it after that is of another life.
+_FORGOTTEN_WITHOUT_A_RECORD = [
+    (5, [(0, "alpha", 0, None, "ok"), (1, "alpha", 0, None, "failed")]),
+    (5, 1),
+    (5, [(0, "alpha", 0, None, "ok"), (0, "alpha", 0, None, "ok"), (1, "alpha", 0, None, "failed")]),
+    (5, [(1, "alpha", 0, None, "ok")]),
+]
+
+
 @pytest.mark.parametrize("large", [0, 200])
 @seldom
+@example(steps=_FORGOTTEN_WITHOUT_A_RECORD)
 @given(steps=_steps)
 def test_servers_that_take_turns_store_what_one_without_copies_does(
     sqlite_store, couch_store, couch_url, monkeypatch, large, steps

@@ -15,7 +15,7 @@ from vogeler.persistence._couch_database import Database, Found, Rows, encoded
 from vogeler.persistence._texts import LEFT_OUT, Packed, Texts
 
 # What merging and writing look into. Large values beside these are only handed on.
-_READ = frozenset({"_id", "vogeler", "keys"})
+_READ = frozenset({"_id", "vogeler", "keys", "forgotten_at"})
 _LARGE = 200  # characters; smaller values are not worth to be packed
 _ITEM_BYTES = 150  # that Python takes for each name and value, about
 _OBJECT_FACTOR = 4  # how much larger an object is than its JSON text, about

@@ -36,7 +36,8 @@ def find_folder() -> Path:
 def load(folder: Path, database: str) -> list[Document]:
     """The design documents for one of ``DATABASES``, by name. Raises StoreError for a file that can't be read."""
     try:
-        designs = sorted(path for path in (folder / database).iterdir() if path.is_dir())
+        parts = [part for part in folder.iterdir() if part.name == database]
+        designs = sorted(path for part in parts for path in part.iterdir() if path.is_dir())
         return [_design(path) for path in designs]
     except (OSError, ValueError) as error:
         raise StoreError(

@@ -215,8 +215,11 @@ class _Work:
         new: Document = {"_id": node, "system_name": node, "created_at": received_at}
         self._record: Document = record if record and "_id" in record else {**new, **(record or {})}
         self._stored: dict[str, Document] = stored_keys(self._record)
-        self._forgotten_at = _valid_time(_about(self._record).get("forgotten_at", forgotten_at)) or None
+        known = forgotten_at or (status or {}).get("forgotten_at")  # of a node that never had a record
+        self._forgotten_at = _valid_time(_about(self._record).get("forgotten_at", known)) or None
         self._status: Document = status or {"_id": node, "node": node, "heard_at": None, "agent": {}}
+        if status is None and forgotten_at is not None:
+            self._status["forgotten_at"] = forgotten_at
         self._checks: dict[str, Document] = checks_of(self._status)
         self.changed_record: Document | None = None
         self.changed_status: Document | None = None

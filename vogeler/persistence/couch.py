@@ -144,15 +144,17 @@ class CouchStore:
             yield from ((path, node, value) for _, value in {(type(v), v): v for v in values}.items())
 
     def names(self) -> Iterator[str]:
-        """In CouchDB's order of names, read in pages, without a view that would have to be brought up to date."""
-        rows = self._status.database.pages(_ROWS_PAGE, "_all_docs", first=_ROWS_PAGE)
-        return (row["id"] for row in rows if not row["id"].startswith("_"))
+        """Read in pages."""
+        return (row["id"] for row in self._status_rows(_ROWS_PAGE))
 
     def nodes(self) -> Iterator[NodeSummary]:
-        """Every node, in CouchDB's order of names, read in pages."""
-        view = ("_design", "vogeler", "_view", "nodes")
-        for row in self._status.database.pages(_PAGE, *view, first=_PAGE):  # whoever asks needs all
-            yield NodeSummary.of({**row["value"], "_id": row["key"]})
+        """Read in pages. All of them change all the time: to bring a view up to date would take longer than to read."""
+        rows = self._status_rows(_PAGE, include_docs=True)
+        return (NodeSummary.of(row["doc"]) for row in rows if row["doc"] is not None)  # None: forgotten meanwhile
+
+    def _status_rows(self, page: int, **query: Any) -> Iterator[Document]:
+        rows = self._status.database.pages(page, "_all_docs", first=page, **query)  # whoever asks needs all
+        return (row for row in rows if not row["id"].startswith("_"))
 
     def history(self, node: str, key: str | None = None) -> Iterator[Document]:
         """Newest first, by the server's clock; what is of one time by the node's own order."""
@@ -297,9 +299,9 @@ class CouchStore:
         No status is of a later time than its record here: it would tell of a result that the record does not
         hold yet, which then seems to be a late one, though another server is just storing it.
         """
-        asked = [node for node, messages in todo.items() if node not in self._status or _merge.may_change(messages)]
         if time.monotonic() < self._alone_from_s:
             self._note_others(self._status.drop_old(todo))
+        asked = [node for node, messages in todo.items() if node not in self._status or _merge.may_change(messages)]
         statuses = self._status.find(todo)
         self._records.drop_old(asked)
         records = self._records.find(asked)
