@@ -149,6 +149,8 @@ def load(directories: Iterable[str | Path], strict: bool = False, limits: Limits
                 _admit(plugin, section, found)
             except PluginError as error:
                 problems.append(error)
+                if section.values.keys() & {"redact", "seal"}:  # rather none than one that hides nothing
+                    found.pop(section.values.get("name", section.name).strip(), None)
     return Loaded(tuple(found[name] for name in sorted(found)), tuple(problems))
 
 
