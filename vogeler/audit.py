@@ -35,7 +35,8 @@ class AuditLog:
         try:
             self._append(b"")
         except OSError as error:
-            raise ConfigError(f"can't write {path}: {error.strerror}", "name another file as audit_log") from None
+            reason = "it is a link, and none is followed" if error.errno == errno.ELOOP else error.strerror
+            raise ConfigError(f"can't write {path}: {reason}", "name another file as audit_log") from None
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """One line. A full disk stops no command; it is told in the log."""
@@ -60,7 +61,9 @@ def _check(found: os.stat_result) -> None:
     if stat.S_ISREG(found.st_mode):
         foreign = found.st_uid not in (0, os.geteuid())
         if foreign or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise PermissionError(errno.EPERM, "it belongs to another user" if foreign else "others can write it")
+            raise PermissionError(
+                errno.EPERM, "it belongs to another user" if foreign else "others can write it: chmod go-w"
+            )
     elif not stat.S_ISCHR(found.st_mode):
         raise OSError(errno.EINVAL, "it is not a file")
 

@@ -179,7 +179,10 @@ class Settings:
         "", _names, "directories with plugin files; a later one overrides an earlier one", ("client",)
     )
     strict_modes: str = _setting(
-        "yes", _choice("yes", "no"), "whether root refuses plugin files that others can write", ("client",)
+        "yes",
+        _choice("yes", "no"),
+        "whether root refuses settings, keys and plugins that others can write",
+        ("client",),
     )
     redact: tuple[str, ...] = _setting(
         "", _names, "paths in the record in whose place a keyed digest leaves this node", ("client",)

@@ -19,7 +19,7 @@ from typing import Any
 
 from vogeler import messages, targets, topology
 from vogeler.backoff import LONGEST_S, Backoff
-from vogeler.errors import ExitCode, MessageError, StoreUnavailable, TransportError, TransportUnavailable
+from vogeler.errors import ExitCode, MessageError, StoreError, TransportError, TransportUnavailable
 from vogeler.messages import Command, Envelope, Receipt, decode, encode
 from vogeler.messaging import Consumer, Transport
 from vogeler.persistence import LATE, NodeSummary, Store, checks_of, stored_keys
@@ -255,7 +255,7 @@ class Runner:
         """
         try:
             self._ask_store(command, tally, time.monotonic() + within_s)
-        except StoreUnavailable as error:
+        except StoreError as error:
             log.warning("%s: the nodes below that have not answered may be done", error, extra={"event": "reconcile"})
 
     def _ask_store(self, command: Command, tally: Tally, until_s: float) -> None:

@@ -249,11 +249,11 @@ def test_what_a_client_believes_lies_where_nobody_else_can_put_another_in_its_pl
     (safe / "open").mkdir()
     (safe / "open").chmod(0o777)
     put(safe / "open" / "thing", "", 0o600)
-    assert f"{name} = {safe}/open/thing: {safe}/open (owner root, mode 0777) can be written by others" in start(safe)
+    assert f"{name}, {safe}/open/thing: {safe}/open (owner root, mode 0777) can be written by others" in start(safe)
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only a client that runs as root looks")
 def test_a_group_that_can_write_the_settings_is_one_that_strict_modes_may_allow(safe: Path) -> None:
     put(safe / "vogeler.conf", f"[client]\nqhost = local://{safe}/bus.db\npolicy = /nowhere/policy\n", 0o660)
-    assert f"config = {safe}/vogeler.conf: " in start(safe)
+    assert f"config, {safe}/vogeler.conf: " in start(safe)
     assert "can't read /nowhere/policy" in start(safe, "--strict-modes", "no")

@@ -70,7 +70,7 @@ def test_the_log_follows_no_link_and_joins_no_file_that_others_can_write(tmp_pat
     open_to_all.chmod(0o666)
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    for path, reason in ((link, "links"), (open_to_all, "others can write it"), (pipe, "not a file")):
+    for path, reason in ((link, "is a link"), (open_to_all, "others can write it"), (pipe, "not a file")):
         with pytest.raises(ConfigError, match=rf"can't write {path}: .*{reason}"):
             AuditLog(path)
     os.close(reader)

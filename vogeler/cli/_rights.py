@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vogeler.signing import PrivateKey, TrustedKeys
 
 
-_ELSEWHERE = "let only root write there, or name another place; strict_modes = no turns this off"
+_ELSEWHERE = "or name another place; strict_modes = no turns this off"
 # What a client reads and believes, or keeps: files, and the folder state.
 _BELIEVED = ("policy", "trusted_keys", "signing_key", "state")
 
@@ -46,7 +46,7 @@ def check_paths(settings: Settings, config: Path) -> None:
         for name, path in {"config": config, **named}.items():
             doubt = distrust(Path(path))
             if doubt is not None:
-                raise ConfigError(f"{name} = {path}: {doubt.reason}", _ELSEWHERE)
+                raise ConfigError(f"{name}, {path}: {doubt.reason}", f"{doubt.remedy}; {_ELSEWHERE}")
 
 
 def load_key(path: Path | None) -> PrivateKey | None:
