@@ -12,6 +12,7 @@ from vogeler import sealing
 from vogeler.collect import collect
 from vogeler.errors import ExitCode
 from vogeler.messages import FAILED, OK, UNPARSABLE
+from vogeler.plugins import load
 from vogeler.redact import Redaction
 from vogeler.sealed import is_sealed
 from vogeler.sealing import Readers, Sealing
@@ -80,6 +81,18 @@ def test_a_plugin_that_seals_lets_nothing_out_by_its_errors(make: Make, readers:
 
 
 # --- vogeler-client -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hides", ["seal = password", "redact = password"])
+def test_a_file_with_an_error_that_was_to_hide_something_lets_nothing_shipped_come_back(
+    tmp_path: Path, hides: str
+) -> None:
+    for folder, lines in (("shipped", ""), ("site", f"{hides}\ntimeout = 90sec\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "app.cfg").write_text(f"[app]\ncommand = echo {SECRET}\n{lines}")
+    loaded = load([tmp_path / "shipped", tmp_path / "site"])
+    assert loaded.plugins == ()
+    assert "90sec" in str(loaded.problems[0])
 
 
 def client(fleet: Fleet, *words: str, readers: Path | None = None) -> tuple[int, str, str]:
