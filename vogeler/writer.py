@@ -70,6 +70,11 @@ class _Pending:
     tries: int = 0
     failures: Counter[Entry] = field(default_factory=Counter)
 
+    def begin(self, entries: list[Entry]) -> None:
+        """Another batch."""
+        self.entries, self.batches, self.tries = entries, 1, 0
+        self.failures.clear()
+
 
 class Writer:
     """``tell`` is called in the writer's thread when there is something to ``settle``, or when the thread has died.
@@ -198,7 +203,7 @@ class Writer:
                     entries = self._next_to_write(housekeeping)
                     if entries is None:
                         return
-                    vars(pending).update(vars(_Pending(entries)))
+                    pending.begin(entries)
                 if pending.tries < _TRIES:
                     self._write(store, pending)
                 else:
@@ -234,6 +239,7 @@ class Writer:
             except StoreError as error:
                 failed.append((entry, error))
                 if not settled and len(failed) >= _FAILURES_IN_A_ROW:
+                    pending.tries -= 1  # together again the next time: it is the store, which may be back then
                     raise
             else:
                 settled = True
