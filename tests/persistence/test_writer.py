@@ -106,6 +106,7 @@ def test_a_server_goes_on_however_little_comes(couch_url: str, tmp_path: Path, m
         try:
             with closing(messaging.connect(qhost)) as transport, closing(persistence.connect(couch_url)) as store:
                 transport.setup()
+                store.setup()
                 for node in ("bad01", "web01", "web02", "web03"):
                     value = "poison" if node == "bad01" else "food"
                     transport.publish_result(encode(result(time.time_ns() // 1000, value, node)), node)
