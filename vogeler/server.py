@@ -169,20 +169,20 @@ class Server:
 
     def _may_decode(self) -> bool:
         """A batch is decoded for a writer that has nothing to do; or, while all write, if it is full."""
-        if self._is_any_full():
+        if self._any_holds_up():
             return False
-        return self._batch.is_full() or (self._takes_any() and self._batch.due_in_s(time.monotonic()) == 0.0)
+        return self._batch.is_full() or (self._any_takes() and self._batch.due_in_s(time.monotonic()) == 0.0)
 
     def _wait_s(self) -> float:
         due_in_s = self._batch.due_in_s(time.monotonic())
-        if due_in_s is None or self._is_any_full() or not self._takes_any():  # a writer wakes us when it is done
+        if due_in_s is None or self._any_holds_up() or not self._any_takes():  # a writer wakes us when it is done
             return _LONGEST_WAIT_S
         return due_in_s
 
-    def _takes_any(self) -> bool:
+    def _any_takes(self) -> bool:
         return any(writer.takes_any for writer in self._writers)
 
-    def _is_any_full(self) -> bool:
+    def _any_holds_up(self) -> bool:
         return any(writer.holds_up for writer in self._writers)
 
     def _decode(self, transport: Transport, consumer: Consumer) -> None:
@@ -284,7 +284,7 @@ class Server:
         while len(self._batch) or not all(writer.is_idle for writer in self._writers):
             if any(writer.bug for writer in self._writers) or time.monotonic() > deadline_s:
                 return
-            if len(self._batch) and self._takes_any():
+            if len(self._batch) and self._any_takes():
                 self._decode(transport, consumer)
             for writer in self._writers:
                 writer.hand_over()
