@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -65,8 +66,8 @@ def collect(
         return Collected(UNPARSABLE, exit_code=ran.exit_code, duration_s=ran.duration_s, error=text)
     ran = replace(ran, stdout=b"")  # up to max_output, and the digest needs as much again
     try:
-        value, redacted = _redacted(plugin, value, redaction)
-        value, sealed = _sealed(plugin, value, sealing)
+        value, redacted = _hidden(value, plugin.key, plugin.redact, redaction, "can't redact: there is no key")
+        value, sealed = _hidden(value, plugin.key, plugin.seal, sealing, "can't seal: there are no readers")
     except PluginError as error:
         return Collected(FAILED, exit_code=ran.exit_code, duration_s=ran.duration_s, error=describe(error))
     if plugin.unordered and isinstance(value, list):
@@ -75,19 +76,13 @@ def collect(
     return Collected(OK, value, digest, ran.exit_code, ran.duration_s, None, redacted, sealed)
 
 
-def _redacted(plugin: Plugin, value: Any, redaction: Redaction | None) -> tuple[Any, int]:
-    if redaction is not None:
-        return redaction.of(value, plugin.key, plugin.redact)
-    if plugin.redact:
-        raise PluginError("can't redact: there is no key")
-    return value, 0
-
-
-def _sealed(plugin: Plugin, value: Any, sealing: Sealing | None) -> tuple[Any, int]:
-    if sealing is not None:
-        return sealing.of(value, plugin.key, plugin.seal)
-    if plugin.seal:
-        raise PluginError("can't seal: there are no readers")
+def _hidden(
+    value: Any, key: str, paths: Sequence[str], by: Redaction | Sealing | None, without: str
+) -> tuple[Any, int]:
+    if by is not None:
+        return by.of(value, key, paths)
+    if paths:
+        raise PluginError(without)
     return value, 0
 
 

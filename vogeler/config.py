@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vogeler.errors import ConfigError, UsageError
 from vogeler.places import host_name, shipped, state_directory
-from vogeler.units import parse_duration, parse_size
+from vogeler.units import parse_duration, parse_memory, parse_size
 
 if TYPE_CHECKING:
     import configparser
@@ -90,13 +90,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _memory(text: str) -> int:
-    size_bytes = parse_size(text)
-    if not 0 < size_bytes < 2**62:
-        raise ValueError(f"{text!r} is no amount of memory")
-    return size_bytes
-
-
 def _choice(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
@@ -109,7 +102,7 @@ def _choice(*words: str) -> Callable[[str], str]:
 # What an empty text means, where that is the default.
 _NOTHING: dict[Callable[[str], Any], Any] = {
     **dict.fromkeys((_names, _groups), ()),
-    **dict.fromkeys((_folder, _path, parse_duration, _memory, _waiting, _count)),
+    **dict.fromkeys((_folder, _path, parse_duration, parse_memory, _waiting, _count)),
 }
 
 
@@ -209,7 +202,10 @@ class Settings:
     )
     workers: int = _setting("4", _count, "how many plugins may run at once on a node", ("client",))
     max_memory: int | None = _setting(
-        "", _memory, "how much address space each process of a plugin may take, if its file does not say", ("client",)
+        "",
+        parse_memory,
+        "how much address space each process of a plugin may take, if its file does not say",
+        ("client",),
     )
     max_cpu: float | None = _setting(
         "", _waiting, "how much processor time each process of a plugin may take, if its file does not say", ("client",)
@@ -323,8 +319,13 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
+def named_file(file: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file of settings that is named, by ``file`` or the environment; None: DEFAULT_FILE, which need not exist."""
+    return file or (Path(environ["VOGELER_CONFIG"]) if environ.get("VOGELER_CONFIG") else None)
+
+
 def _from_file(program: str, file: Path | None, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    named = file or (Path(environ["VOGELER_CONFIG"]) if environ.get("VOGELER_CONFIG") else None)
+    named = named_file(file, environ)
     path = named or DEFAULT_FILE
     if named is None and not path.exists():
         return {}

@@ -11,8 +11,9 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import ClassVar, TypeVar
 
 from vogeler.errors import ConfigError
 from vogeler.watched import lines_of, read
@@ -21,9 +22,27 @@ KEY_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,252}")
 
 
-def id_of(raw: bytes) -> str:
-    """The first half of a public key's digest: enough to find it by."""
-    return hashlib.sha256(raw).hexdigest()[:16]
+@dataclass(frozen=True)
+class Public:
+    """Whose key it is. What it is for, those say who derive from this."""
+
+    KIND: ClassVar[str]
+
+    name: str
+    raw: bytes = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """What it is found by: the first half of its digest is enough."""
+        return hashlib.sha256(self.raw).hexdigest()[:16]
+
+    @property
+    def text(self) -> str:
+        """The key alone: ``ed25519:...``."""
+        return f"{self.KIND}:{encoded(self.raw)}"
+
+
+Key = TypeVar("Key", bound=Public)
 
 
 def parse_line(line: str, kind: str, known: set[str], unclear: str) -> tuple[str, bytes, dict[str, str]]:
@@ -36,18 +55,6 @@ def parse_line(line: str, kind: str, known: set[str], unclear: str) -> tuple[str
     if len(values) < len(options) or values.keys() - known or not all(values.values()):
         raise ValueError(unclear)
     return checked_name(name), decoded(key.partition(":")[2], KEY_BYTES, "the key"), values
-
-
-class Named(Protocol):
-    """Whose key it is, and what it is found by."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def id(self) -> str: ...  # noqa: D102
-
-
-Key = TypeVar("Key", bound=Named)
 
 
 def parse_file(text: str, parse: Callable[[str], Key]) -> Mapping[str, Key]:

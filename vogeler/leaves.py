@@ -13,6 +13,7 @@ from vogeler.globs import matcher
 from vogeler.messages import RESERVED_KEYS
 
 Scalar = Union[str, int, float, bool, None]
+_CONTAINERS = frozenset({dict, list})
 _EXACT = 2**53  # integers from here on are not exact in JavaScript (RFC 8259, 6)
 
 
@@ -106,3 +107,15 @@ def record_leaves(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
     for key, value in record.items():
         if key[:1] != "_" and key not in RESERVED_KEYS and (key.startswith(prefix) or prefix.startswith(key)):
             yield from leaves(value, key)
+
+
+def deeper_than(value: object, levels: int) -> bool:
+    """Whether objects and lists are nested in it to more levels than that."""
+    if not isinstance(value, (dict, list)):
+        return False
+    if levels == 0:
+        return True
+    items = value.values() if isinstance(value, dict) else value
+    if _CONTAINERS.isdisjoint(map(type, items)):  # most are flat
+        return False
+    return any(deeper_than(item, levels - 1) for item in items)

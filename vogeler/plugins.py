@@ -20,7 +20,7 @@ from vogeler.messages import MAX_MESSAGE_BYTES, MOST_CHARACTERS, check_key
 from vogeler.registry import did_you_mean
 from vogeler.sections import Section
 from vogeler.trust import distrust
-from vogeler.units import parse_duration, parse_size
+from vogeler.units import parse_duration, parse_memory, parse_size
 
 # Where programs are looked for: the same on every node, whoever started the client.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -136,7 +136,7 @@ def load(directories: Iterable[str | Path], strict: bool = False, limits: Limits
     """Every plugin of the directories, in order; a later directory replaces an earlier one's by name.
 
     ``strict``: none that others than root and our own user can change. Raises nothing: what can't be used is in
-    ``problems``, and a plugin it would have replaced stays.
+    ``problems``, and a plugin it would have replaced stays; but not one whose place was for one that hides something.
     """
     found: dict[str, Plugin] = {}
     problems: list[PluginError] = []
@@ -266,7 +266,7 @@ def _plugin(section: Section, limits: Limits) -> Plugin:
         directory=str(section.file.parent),
         source=f"{section.file}:{section.line}",
         max_memory_bytes=section.read(
-            "max_memory", lambda text: _some(parse_size(text), text) if text else None, limits.memory_bytes
+            "max_memory", lambda text: parse_memory(text) if text else None, limits.memory_bytes
         ),
         max_cpu_s=section.read("max_cpu", lambda text: _positive_duration(text) if text else None, limits.cpu_s),
         max_processes=_processes(section, limits.processes),
@@ -358,12 +358,6 @@ def _output_size(text: str) -> int:
     size_bytes = parse_size(text)
     if not 0 < size_bytes <= MAX_MESSAGE_BYTES:
         raise ValueError(f"{text!r} is not between 1 and {MAX_MESSAGE_BYTES} bytes, the most a message takes")
-    return size_bytes
-
-
-def _some(size_bytes: int, text: str) -> int:
-    if not 0 < size_bytes < 2**62:
-        raise ValueError(f"{text!r} is no amount of memory")
     return size_bytes
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,20 +38,42 @@ class Redaction:
         ``below`` are paths below the value, as leaves.without takes them, or WHOLE. Raises PluginError where the key
         file can't be used: then nothing may be sent.
         """
-        paths = [*self.paths, *(key if path == WHOLE else f"{key}.{path}" for path in below)]
-        if not paths:
-            return value, 0
-        secret: list[bytes] = []
-        count = 0
+        return hidden(
+            value,
+            key,
+            paths_of(key, self.paths, below),
+            lambda: secret_in(self.key_file, "redact"),
+            lambda secret, path, found: f"redacted:{keyed_digest(secret, found)}",
+        )
 
-        def digest(path: str, found: Any) -> str:
-            nonlocal count
-            if not secret:
-                secret.append(secret_in(self.key_file, "redact"))
-            count += 1
-            return f"redacted:{keyed_digest(secret[0], found)}"
 
-        return replaced(value, key, paths, digest), count
+def paths_of(key: str, paths: Sequence[str], below: Sequence[str]) -> list[str]:
+    """Paths in the record: those that are so, and those below the value of ``key``."""
+    return [*paths, *(key if path == WHOLE else f"{key}.{path}" for path in below)]
+
+
+def hidden(
+    value: Any,
+    key: str,
+    paths: Sequence[str],
+    read_secret: Callable[[], bytes],
+    hide: Callable[[bytes, str, Any], Any],
+) -> tuple[Any, int]:
+    """The value of ``key`` with what ``hide`` makes of each part at the paths, and how many these were.
+
+    ``hide`` gets the secret, which is read when the first part is found, the path of the part, and the part.
+    """
+    secret: list[bytes] = []
+    count = 0
+
+    def hidden_part(path: str, found: Any) -> Any:
+        nonlocal count
+        if not secret:
+            secret.append(read_secret())
+        count += 1
+        return hide(secret[0], path, found)
+
+    return (replaced(value, key, paths, hidden_part) if paths else value), count
 
 
 def keyed_digest(secret: bytes, value: Any) -> str:

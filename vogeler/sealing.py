@@ -26,40 +26,30 @@ from typing import Any
 from vogeler import keys
 from vogeler.errors import ConfigError, PluginError, UsageError
 from vogeler.globs import any_matches, is_glob, literal_prefix
-from vogeler.leaves import replaced
+from vogeler.leaves import deeper_than
 from vogeler.messages import canonical_json
-from vogeler.redact import WHOLE, keyed_digest, secret_in
+from vogeler.redact import hidden, keyed_digest, paths_of, secret_in
 from vogeler.sealed import VERSION, readers
 from vogeler.trust import distrust
 from vogeler.watched import Watched
 
 _DOMAIN = f"vogeler seal {VERSION}"
-_PUBLIC, _PRIVATE = "x25519", "x25519-private"
+_KIND, _PRIVATE = "x25519", "x25519-private"
 _TAG_BYTES = 16
 _ONCE = bytes(12)  # the nonce: each key is used for one text alone
 _STEP_BYTES = 128
 _MOST_DEEP = 200  # as in a result
-_UNCLEAR = f"a line is: NAME {_PUBLIC}:KEY, and then perhaps keys=GLOB,GLOB"
+_UNCLEAR = f"a line is: NAME {_KIND}:KEY, and then perhaps keys=GLOB,GLOB"
 _MADE_BY = "vogeler-admin key new NAME --reader FILE"
 
 
 @dataclass(frozen=True)
-class Reader:
+class Reader(keys.Public):
     """Whose key it is, and for which keys of the record: a line of a file of readers."""
 
-    name: str
-    raw: bytes = field(repr=False)
+    KIND = _KIND
+
     keys: tuple[str, ...] = ()  # globs; none: all keys
-
-    @property
-    def id(self) -> str:
-        """What it is found by."""
-        return keys.id_of(self.raw)
-
-    @property
-    def text(self) -> str:
-        """The key alone: ``x25519:...``."""
-        return f"{_PUBLIC}:{keys.encoded(self.raw)}"
 
     @property
     def line(self) -> str:
@@ -131,21 +121,16 @@ class Sealing:
         ``below`` are paths below the value, as for redaction. Raises PluginError where that can't be done: then nothing
         may be sent.
         """
-        paths = [*self.paths, *(key if path == WHOLE else f"{key}.{path}" for path in below)]
         if not self.concerns(key, below):
             return value, 0
         found = self._readers_of(key)
-        secret: list[bytes] = []
-        count = 0
-
-        def sealed(path: str, plain: Any) -> dict[str, Any]:
-            nonlocal count
-            if not secret:
-                secret.append(secret_in(self.key_file, "seal"))
-            count += 1
-            return seal(secret[0], found, (self.node, key, path), plain)
-
-        return replaced(value, key, paths, sealed), count
+        return hidden(
+            value,
+            key,
+            paths_of(key, self.paths, below),
+            lambda: secret_in(self.key_file, "seal"),
+            lambda secret, path, plain: seal(secret, found, (self.node, key, path), plain),
+        )
 
     def _readers_of(self, key: str) -> list[Reader]:
         if self.readers is None:
@@ -212,7 +197,7 @@ def _opened(key: ReaderKey, own: bytes, about: bytes, text: object) -> Any:
         value = json.loads(plain.decode("utf-8", "surrogatepass"), parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise ValueError("what was sealed is not JSON") from None
-    if _is_deep(value):
+    if deeper_than(value, _MOST_DEEP):
         raise ValueError(f"what was sealed is nested deeper than {_MOST_DEEP}")
     return value
 
@@ -235,14 +220,6 @@ def _hmac(key: bytes, text: bytes) -> bytes:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def _is_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(_MOST_DEEP):
-        nested = (item for item in level if isinstance(item, (dict, list)))
-        level = [one for item in nested for one in (item.values() if isinstance(item, dict) else item)]
-    return any(isinstance(item, (dict, list)) for item in level)
 
 
 # --- files and lines -------------------------------------------------------------------------------
@@ -269,7 +246,7 @@ def save(key: ReaderKey, path: Path) -> None:
 
 def parse_reader(line: str) -> Reader:
     """A line of a file of readers. Raises ValueError."""
-    name, raw, options = keys.parse_line(line, _PUBLIC, {"keys"}, _UNCLEAR)
+    name, raw, options = keys.parse_line(line, _KIND, {"keys"}, _UNCLEAR)
     return Reader(name, raw, keys.globs(options, "keys"))
 
 

@@ -30,31 +30,21 @@ from vogeler.watched import Watched
 
 _DOMAIN = "vogeler v1"
 _VERSION = "v1"
-_PUBLIC, _PRIVATE = "ed25519", "ed25519-private"
+_KIND, _PRIVATE = "ed25519", "ed25519-private"
 _SIGNATURE_BYTES = 64
 _ID = re.compile(r"[0-9a-f]{16}")
 _HEADER_CHARACTERS = 200
-_UNCLEAR = f"a line is: NAME {_PUBLIC}:KEY, and then perhaps aliases=GLOB,GLOB and expires=TIMESTAMP"
+_UNCLEAR = f"a line is: NAME {_KIND}:KEY, and then perhaps aliases=GLOB,GLOB and expires=TIMESTAMP"
 
 
 @dataclass(frozen=True)
-class PublicKey:
+class PublicKey(keys.Public):
     """Whose key it is, for which aliases, and until when: a line of a file of trusted keys."""
 
-    name: str
-    raw: bytes = field(repr=False)
+    KIND = _KIND
+
     aliases: tuple[str, ...] = ()  # globs; none: all aliases
     expires_at: str | None = None
-
-    @property
-    def id(self) -> str:
-        """What it is found by."""
-        return keys.id_of(self.raw)
-
-    @property
-    def text(self) -> str:
-        """The key alone: ``ed25519:...``."""
-        return f"{_PUBLIC}:{keys.encoded(self.raw)}"
 
     @property
     def line(self) -> str:
@@ -146,7 +136,7 @@ def parse_keys(text: str) -> Mapping[str, PublicKey]:
 
 def parse_public(line: str) -> PublicKey:
     """A line of a file of trusted keys."""
-    name, raw, options = keys.parse_line(line, _PUBLIC, {"aliases", "expires"}, _UNCLEAR)
+    name, raw, options = keys.parse_line(line, _KIND, {"aliases", "expires"}, _UNCLEAR)
     expires_at = options.get("expires")
     if expires_at is not None:
         parse_timestamp(expires_at)

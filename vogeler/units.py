@@ -36,6 +36,14 @@ def parse_size(text: str) -> int:
     return int(_parse(text, {k: float(v) for k, v in _SIZE_BYTES.items()}, "a size such as 512kB, 10MB or 4MiB"))
 
 
+def parse_memory(text: str) -> int:
+    """A size of memory, in bytes, as ``parse_size`` reads it: more than none, and no more than the kernel can count."""
+    size_bytes = parse_size(text)
+    if not 0 < size_bytes < 2**62:
+        raise ValueError(f"{text!r} is no amount of memory")
+    return size_bytes
+
+
 def _parse(text: str, units: dict[str, float], expected: str) -> float:
     match = _NUMBER_UNIT.fullmatch(text)
     factor = units.get(match.group(2).lower()) if match else None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vogeler import __version__
 from vogeler.cli._output import printable, printable_lines
-from vogeler.config import Settings, flag_of, load, settings_of
+from vogeler.config import DEFAULT_FILE, Settings, flag_of, load, named_file, settings_of
 from vogeler.errors import ExitCode, UsageError, VogelerError
 
 EPILOG = "Settings may also come from the environment (VOGELER_QHOST, ...) or the file; see etc/vogeler.conf."
@@ -61,8 +61,17 @@ def settings_from(program: str, arguments: argparse.Namespace) -> Settings:
         for name, value in vars(arguments).items()
         if name.startswith(_PREFIX)
     }
+    return load(program, flags, file=_flagged_file(arguments))
+
+
+def file_from(arguments: argparse.Namespace) -> Path:
+    """The file that ``settings_from`` reads, where there is one."""
+    return named_file(_flagged_file(arguments), os.environ) or DEFAULT_FILE
+
+
+def _flagged_file(arguments: argparse.Namespace) -> Path | None:
     file = getattr(arguments, "config", None)
-    return load(program, flags, file=Path(file) if file else None)
+    return Path(file) if file else None
 
 
 def guarded(program: str, main: Callable[[], int]) -> int:

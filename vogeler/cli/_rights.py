@@ -29,7 +29,7 @@ _BELIEVED = ("policy", "trusted_keys", "signing_key", "state")
 def check_paths(settings: Settings, config: Path) -> None:
     """Raises ConfigError for what a client that runs as root would believe and others can change, or replace.
 
-    That anybody can write the file of settings itself no setting in it excuses.
+    That anybody can write the file of settings itself, ``config``, no setting in it excuses.
     """
     if config.is_file():
         found = config.stat()
@@ -42,11 +42,16 @@ def check_paths(settings: Settings, config: Path) -> None:
     if settings.strict_modes == "yes":
         named = {name: getattr(settings, name) for name in _BELIEVED if getattr(settings, name)}
         if settings.trusted_keys:
-            named["state"] = settings.state or state_directory()
+            named["state"] = _state(settings)
         for name, path in {"config": config, **named}.items():
             doubt = distrust(Path(path))
             if doubt is not None:
                 raise ConfigError(f"{name}, {path}: {doubt.reason}", f"{doubt.remedy}; {_ELSEWHERE}")
+
+
+def _state(settings: Settings) -> Path:
+    """The folder of what a client keeps over a restart."""
+    return settings.state or state_directory()
 
 
 def load_key(path: Path | None) -> PrivateKey | None:
@@ -94,8 +99,7 @@ def gate_of(settings: Settings) -> Gate:
     if keys is not None:
         from vogeler.seen import Seen
 
-        folder = settings.state or state_directory()
-        seen = Seen(folder / f"seen-{settings.node}", settings.clock_skew)
+        seen = Seen(_state(settings) / f"seen-{settings.node}", settings.clock_skew)
     return Gate(keys, seen, policy)
 
 

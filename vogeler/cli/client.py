@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vogeler.cli._output import add_format, write_rows, write_value
-from vogeler.cli._program import guarded, parser_for, settings_flags, settings_from, talk
-from vogeler.config import DEFAULT_FILE, Settings
+from vogeler.cli._program import file_from, guarded, parser_for, settings_flags, settings_from, talk
+from vogeler.config import Settings
 from vogeler.errors import ExitCode, NotFoundError
 from vogeler.units import format_duration, format_size
 
@@ -64,9 +64,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> ExitCode:
     from vogeler.rlimits import no_core_dumps
 
     if os.geteuid() == 0:
-        check_paths(
-            settings, Path(getattr(arguments, "config", None) or os.environ.get("VOGELER_CONFIG") or DEFAULT_FILE)
-        )
+        check_paths(settings, file_from(arguments))
     no_core_dumps()
     start_logging(settings)
     options = Options(

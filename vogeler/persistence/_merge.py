@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from vogeler.leaves import without
+from vogeler.leaves import deeper_than, without
 from vogeler.messages import (
     FAILED,
     OK,
@@ -44,7 +44,6 @@ _MAX_DEPTH = 200
 _CLOCK_SKEW_S = 300.0
 _TICK_S = 0.001
 _NEVER = ("", -1)
-_CONTAINERS = frozenset({dict, list})
 _PLACE = ("late", "stored_at", "previous")  # what says when the record held the value of a change
 
 
@@ -244,7 +243,7 @@ class _Work:
                 self._hold(key, former[key], before[key])
 
     def hear(self, heartbeat: Heartbeat) -> Outcome:
-        if _deeper_than(heartbeat.agent, _MAX_DEPTH):
+        if deeper_than(heartbeat.agent, _MAX_DEPTH):
             return refused(f"what the agent says of itself is nested deeper than {_MAX_DEPTH}")
         self._touch_status()["agent"] = heartbeat.agent
         return Outcome(STORED)
@@ -273,7 +272,7 @@ class _Work:
         if result.value is OMITTED:
             reason = f"the value of {result.key} is not stored, and was not sent: ask for it in full"
             return Outcome(FAILED, reason, wanted=True)
-        if _deeper_than(result.value, _MAX_DEPTH):
+        if deeper_than(result.value, _MAX_DEPTH):
             return self._too_deep(result)
         stored_at = self._received_at if late else self._stored_after(stored)
         name = self._id_of(result.key, result.seq, digest)
@@ -292,7 +291,7 @@ class _Work:
         """A result equal to the record: at most its volatile paths hold something else."""
         sent = result.volatile and result.value is not OMITTED
         if sent and not late and unpacked(self._record[result.key]) != result.value:
-            if _deeper_than(result.value, _MAX_DEPTH):
+            if deeper_than(result.value, _MAX_DEPTH):
                 return self._too_deep(result)
             self._record = self.changed_record = {**self._record, result.key: result.value}
         if stored.get("seq") == result.seq:
@@ -363,17 +362,6 @@ class _Work:
         self._status = {**self._status, "heard_at": heard_at, "keys": self._checks}
         self.changed_status = self._status
         return self._status
-
-
-def _deeper_than(value: object, levels: int) -> bool:
-    if not isinstance(value, (dict, list)):
-        return False
-    if levels == 0:
-        return True
-    items = value.values() if isinstance(value, dict) else value
-    if _CONTAINERS.isdisjoint(map(type, items)):  # most are flat
-        return False
-    return any(_deeper_than(item, levels - 1) for item in items)
 
 
 def _about(record: Document) -> Document:
