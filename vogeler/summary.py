@@ -1,6 +1,6 @@
 """Many nodes in few lines: who has which value, who differs from the majority, who is behind.
 
-Pure: no clock, no store. What is counted comes as leaves, sorted by path, as ``Store.leaves`` gives them.
+Pure: no clock, no store. What is counted comes as leaves, path by path, as ``Store.leaves`` gives them.
 """
 
 from __future__ import annotations

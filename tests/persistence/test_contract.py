@@ -366,6 +366,16 @@ def test_a_path_is_found_as_it_is_written_and_no_other(store):
         "ａ",
         "字",
         "🐧",
+        "🐧🐧",
+        "l",
+        "li",
+        "lib",
+        "lib.x",
+        "libs",
+        "libssl3",
+        "libx",
+        "lib🐧",
+        "limit",
     ]
     store.apply([result(1, {name: position for position, name in enumerate(names)}, key="k")], EARLIER)
     for prefix in names:

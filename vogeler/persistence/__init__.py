@@ -150,8 +150,8 @@ class Store(Protocol):
     def leaves(self, prefix: str, exact: bool = False) -> Iterator[tuple[str, str, Scalar]]:
         """(path, node, value) of every leaf of a record whose path begins with ``prefix``, which is not empty.
 
-        ``exact``: whose path is ``prefix``, and no other. From an index, streamed path by path and there node by
-        node, without reading the records; the same value twice is one leaf. leaves.py says what a leaf is.
+        ``exact``: whose path is ``prefix``, and no other. From an index, without reading the records: the leaves of a
+        path come together, there node by node; the same value twice is one leaf. leaves.py says what a leaf is.
         """
 
     def names(self) -> Iterator[str]:

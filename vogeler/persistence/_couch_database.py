@@ -135,24 +135,23 @@ class Database:
                 return
             query["startkey"], skip = rows[-1]["key"], 1
 
-    def pages_of_repeated(self, page: int, *path: str, **query: Any) -> Iterator[Document]:
-        """The rows of a view in which many documents emit one key, and a document emits one key many times.
+    def pages_by_document(self, page: int, *path: str, **query: Any) -> Iterator[Document]:
+        """The rows of a view in which many documents emit one key, each of them once.
 
         The next page begins with the last row of this one, to see that it is found again: by key and
         document; or, on a server that knows no ``startkey_docid``, by counting the rows of the key.
         """
         last: Document | None = None
-        same_key = same_row = 0  # how many up to the last, which is one of them
+        same_key = 0  # how many up to the last, which is one of them
         while True:
             known = [] if last is None else [last]
-            rows = self._view(path, {**query, "limit": page + len(known), "skip": max(same_row - 1, 0)})
+            rows = self._view(path, {**query, "limit": page + len(known)})
             if rows[: len(known)] != known:
                 query.pop("startkey_docid")
                 known, rows = [], self._view(path, {**query, "limit": page, "skip": same_key})
             new = rows[len(known) :]
             for row in new:
                 same_key = same_key + 1 if last is not None and row["key"] == last["key"] else 1
-                same_row = same_row + 1 if same_key > 1 and last is not None and row["id"] == last["id"] else 1
                 last = row
                 yield row
             if last is None or len(new) < page:

@@ -19,8 +19,18 @@ from typing import Any
 from urllib.parse import unquote
 
 from vogeler.errors import StoreUnavailable, UsageError
-from vogeler.leaves import Scalar, plain
-from vogeler.persistence import Document, NodeSummary, Outcome, Storable, _couch_audit, _couch_design, _merge, _prune
+from vogeler.leaves import Scalar
+from vogeler.persistence import (
+    Document,
+    NodeSummary,
+    Outcome,
+    Storable,
+    _couch_audit,
+    _couch_design,
+    _couch_leaves,
+    _merge,
+    _prune,
+)
 from vogeler.persistence._couch_access import Access
 from vogeler.persistence._couch_copies import CopiedDatabase
 from vogeler.persistence._couch_database import Database, Found, Rows
@@ -35,7 +45,6 @@ _DATABASE_NAME = re.compile(r"[a-z][a-z0-9_$()+-]*")
 _PAGE = 500
 _DOCUMENTS_PAGE = 50  # of whole records and changes, which may be large
 _ROWS_PAGE = 5000  # of rows without documents
-_LAST = "\U0010ffff"  # comes after whatever else a path may have in its place
 _COPIES_BYTES = 32_000_000  # of records, of each connection; half of that of status documents
 _POLL_S = 0.5
 _QUIET_S = 1.0
@@ -135,13 +144,8 @@ class CouchStore:
         yield from _read(self._records.database, nodes)
 
     def leaves(self, prefix: str, exact: bool = False) -> Iterator[tuple[str, str, Scalar]]:
-        """From the view, path by path; at each node by node, read in pages."""
-        last = prefix if exact else prefix + _LAST
-        view = ("_design", "leaves", "_view", "leaves")
-        rows = self._records.database.pages_of_repeated(_ROWS_PAGE, *view, startkey=prefix, endkey=last)
-        for (path, node), same in groupby(rows, key=lambda row: (row["key"], row["id"])):
-            values = (plain(row["value"]) for row in same)
-            yield from ((path, node, value) for _, value in {(type(v), v): v for v in values}.items())
+        """From the view, read in pages."""
+        return _couch_leaves.leaves(self._records.database, prefix, exact, _ROWS_PAGE)
 
     def names(self) -> Iterator[str]:
         """Read in pages."""

@@ -1,0 +1,82 @@
+"""The index of leaves in CouchDB: the view ``groups`` of the design document ``leaves``.
+
+A row for every leaf would be the plain way. But CouchDB takes all rows of a document that was changed out of an index
+and puts them in anew, in time that grows with the square of their number: half a second for a record of 900 packages
+where many have changed. So leaves whose paths begin alike share a row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+
+from vogeler.leaves import Scalar, plain
+from vogeler.persistence import Document
+from vogeler.persistence._couch_database import Database
+
+_VIEW = ("_design", "leaves", "_view", "groups")
+_LAST = "\U0010ffff"  # comes after whatever else a path may have in its place
+_OFTEN = "lib"  # what so many names begin with that three letters more tell them apart; as in the view's map.js
+
+
+def leaves(database: Database, prefix: str, exact: bool, page: int) -> Iterator[tuple[str, str, Scalar]]:
+    """As of Store.leaves. In memory are the leaves of one group, which a prefix may need; a whole path needs none."""
+    for first, last in _ranges(prefix, exact):
+        rows = database.pages_by_document(page, *_VIEW, startkey=first, endkey=last)
+        if exact:
+            yield from _at(rows, prefix)
+        else:
+            for group, those in groupby(rows, key=lambda row: str(row["key"])):
+                yield from _below(group, those, prefix)
+
+
+def _group(path: str) -> str:
+    """That of a whole path."""
+    key, dot, name = path.partition(".")
+    return key + dot + name[: len(_OFTEN) + 1 if name.startswith(_OFTEN) else 1]
+
+
+def _ranges(prefix: str, exact: bool) -> Iterator[tuple[str, str]]:
+    """The first and the last of groups that paths with the prefix may be in."""
+    group = _group(prefix)
+    name = prefix.partition(".")[2]
+    if exact or not _OFTEN.startswith(name):  # whatever comes behind it, the group is this one
+        yield group, group
+        return
+    if group != prefix:
+        yield group, group
+    yield prefix, prefix + _LAST
+
+
+def _at(rows: Iterator[Document], path: str) -> Iterator[tuple[str, str, Scalar]]:
+    rest = path[len(_group(path)) :]
+    for row in rows:
+        for value in _distinct(value for name, value in _pairs(row) if name == rest):
+            yield path, row["id"], value
+
+
+def _below(group: str, rows: Iterator[Document], prefix: str) -> Iterator[tuple[str, str, Scalar]]:
+    """Path by path, though the rows are node by node. Equal nodes and values are one object each."""
+    start = prefix[len(group) :]
+    found: dict[str, list[tuple[str, Scalar]]] = {}
+    known: dict[tuple[type, Scalar], Scalar] = {}
+    for row in rows:
+        for name, value in _pairs(row):
+            if name.startswith(start):
+                found.setdefault(name, []).append((row["id"], known.setdefault((type(value), value), value)))
+    for name in sorted(found):
+        for node, those in groupby(found.pop(name), key=lambda leaf: leaf[0]):
+            for value in _distinct(value for _, value in those):
+                yield group + name, node, value
+
+
+def _pairs(row: Document) -> Iterator[tuple[str, Scalar]]:
+    """The rest of each path, and the value."""
+    flat = iter(json.loads(row["value"]))
+    return ((name, plain(value)) for name, value in zip(flat, flat))
+
+
+def _distinct(values: Iterator[Scalar]) -> Iterator[Scalar]:
+    """In Python ``True == 1``; in a record they are different values."""
+    return iter({(type(value), value): value for value in values}.values())
