@@ -13,14 +13,14 @@ Item = TypeVar("Item")
 
 
 class Batch(Generic[Item]):
-    """Items that wait to be stored together. ``max_count`` may be changed at any time.
+    """Items that wait to be stored together. ``max_bytes`` may be changed at any time.
 
     ``pause_s``: how long after the last batch one of items that nobody awaits is due, at the earliest.
     """
 
     def __init__(self, max_count: int, max_bytes: int, max_age_s: float, pause_s: float = 0.0):
-        self.max_count = max_count
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
+        self._max_count = max_count
         self._max_age_s = max_age_s
         self._pause_s = pause_s
         self._items: deque[tuple[Item, int, bool]] = deque()
@@ -51,16 +51,16 @@ class Batch(Generic[Item]):
 
     def is_full(self) -> bool:
         """Whether it is due however old it is."""
-        return len(self._items) >= self.max_count or self._bytes >= self._max_bytes
+        return len(self._items) >= self._max_count or self._bytes >= self.max_bytes
 
     def take(self, now_s: float) -> list[Item]:
         """The oldest items, as many as the limits allow and at least one; what is left stays due, if it is awaited."""
         self._paused_until_s = now_s + self._pause_s
         taken: list[Item] = []
         taken_bytes = 0
-        while self._items and len(taken) < self.max_count:
+        while self._items and len(taken) < self._max_count:
             _, size_bytes, awaited = self._items[0]
-            if taken and taken_bytes + size_bytes > self._max_bytes:
+            if taken and taken_bytes + size_bytes > self.max_bytes:
                 break
             taken.append(self._items.popleft()[0])
             taken_bytes += size_bytes
@@ -70,18 +70,18 @@ class Batch(Generic[Item]):
 
 
 class Pace:
-    """How many items are stored in a time, as the last batches show: ``count``, between ``least`` and ``most``."""
+    """How much is stored in a time, as the last batches show: ``size``, between ``least`` and ``most``."""
 
     def __init__(self, least: int, most: int):
         self._least = min(least, most)
         self._most = most
-        self.count = self._least
+        self.size = self._least
 
-    def note(self, count: int, took_s: float, within_s: float) -> None:
-        """A batch of so many was stored, and the next may take ``within_s``.
+    def note(self, size: int, took_s: float, within_s: float) -> None:
+        """A batch of a size was stored, and the next may take ``within_s``.
 
         A small batch that took little time says nothing of large ones.
         """
-        if took_s > within_s or count >= self.count:
-            fitting = min(int(count * within_s / max(took_s, 1e-6)), 2 * self.count)
-            self.count = max(self._least, min(self._most, fitting))
+        fitting = min(int(size * within_s / max(took_s, 1e-6)), 2 * self.size)
+        if took_s > within_s or (2 * size >= self.size and fitting > self.size):
+            self.size = max(self._least, min(self._most, fitting))

@@ -36,7 +36,7 @@ from vogeler.messaging import Consumer, Delivery, Transport
 from vogeler.persistence import Outcome, Storable, Store
 from vogeler.retention import Absentees, Housekeeping, Limits, Recurring
 from vogeler.units import parse_timestamp
-from vogeler.writer import Entry, Writer, Written
+from vogeler.writer import Entry, Writer, Written, weight_of
 
 if TYPE_CHECKING:
     from vogeler.signing import TrustedKeys
@@ -150,17 +150,18 @@ class Server:
                 self._consumer = None
 
     def _new_batch(self) -> Batch[Delivery]:
-        return Batch(self._room(), self._options.batch_bytes, self._options.batch_age_s, _HEARTBEATS_EVERY_S)
+        most = min(self._options.prefetch, self._options.batch_count * len(self._writers))
+        return Batch(most, self._room(), self._options.batch_age_s, _HEARTBEATS_EVERY_S)
 
     def _room(self) -> int:
-        """How many messages are stored at once, as things are."""
-        return min(self._options.prefetch, sum(writer.count for writer in self._writers))
+        """The weight of the messages that are stored at once, as things are."""
+        return sum(writer.room for writer in self._writers)
 
     def _turn(self, transport: Transport, consumer: Consumer) -> None:
         delivery = consumer.receive(self._wait_s())
         if delivery is not None:
             awaited = delivery.envelope.type != Heartbeat.TYPE
-            self._batch.add(delivery, delivery.envelope.unpacked_bytes, time.monotonic(), awaited)
+            self._batch.add(delivery, weight_of(delivery), time.monotonic(), awaited)
         self._settle_written(transport, consumer)
         if self._may_decode():
             self._decode(transport, consumer)
@@ -241,7 +242,7 @@ class Server:
         for writer in self._writers:
             for written in writer.settle():
                 self._settle(written, transport, consumer)
-        self._batch.max_count = self._room()
+        self._batch.max_bytes = self._room()
 
     def _settle(self, written: Written, transport: Transport, consumer: Consumer) -> None:
         """Receipts before the ack: should we die in between, they are sent again rather than never."""

@@ -37,10 +37,16 @@ log = logging.getLogger(__name__)
 _ENDS_WITHIN_S = 1.0
 # How long it should take to store a batch, as who comes next waits for it; longer where the next was full before, as
 # large batches cost the store less. What is stored at once even if it takes longer, as every batch takes some time.
-_BATCH_TAKES_S, _FULL_ONES_TAKE_S, _LEAST_BATCH = 0.08, 0.25, 40
+_BATCH_TAKES_S, _FULL_ONES_TAKE_S, _LEAST_WEIGHT = 0.08, 0.25, 1_250_000
+_MESSAGE_WEIGHT = 4_000  # what a message costs a store however small it is, in bytes of a changed value, about
 _BATCHES_AHEAD = 2  # one is being written, the next is ready
 _TRIES = 8  # of a batch as a whole; then of a message that fails where others do not
 _FAILURES_IN_A_ROW = 3  # so many messages, one after the other, and the store is to blame
+
+
+def weight_of(delivery: Delivery) -> int:
+    """What a message costs the store, about: bytes, unpacked, and as much again as small ones cost."""
+    return delivery.envelope.unpacked_bytes + _MESSAGE_WEIGHT
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +100,10 @@ class Writer:
     ) -> None:
         self._open_store = open_store
         self._tell = tell
-        self._most_bytes = most_bytes
+        self._most = most
         self._designs = designs
         self._keep_house = keep_house
-        self._pace = Pace(_LEAST_BATCH, most)
+        self._pace = Pace(_LEAST_WEIGHT, most_bytes)
         self._waiting: Batch[Entry] = self._new_batch()
         self._in_flight = 0  # batches that were handed to the thread, and are not settled yet
         self._to_write: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
@@ -110,9 +116,9 @@ class Writer:
     # --- in the server's thread -------------------------------------------------------------------
 
     @property
-    def count(self) -> int:
-        """How many messages it stores at once, as things are."""
-        return self._pace.count
+    def room(self) -> int:
+        """The weight of the messages that it stores at once, as things are."""
+        return self._pace.size
 
     @property
     def is_idle(self) -> bool:
@@ -140,7 +146,7 @@ class Writer:
 
     def add(self, entry: Entry) -> None:
         """One more to write, after those that there are."""
-        self._waiting.add(entry, entry.delivery.envelope.unpacked_bytes, time.monotonic())
+        self._waiting.add(entry, weight_of(entry.delivery), time.monotonic())
 
     def forget_waiting(self) -> None:
         """What the thread does not have yet is not to be written."""
@@ -162,8 +168,8 @@ class Writer:
             written = self._written.get()
             self._in_flight -= written.batches
             within_s = _FULL_ONES_TAKE_S if self._in_flight else _BATCH_TAKES_S
-            self._pace.note(len(written.entries), written.took_s, within_s)
-            self._waiting.max_count = self._pace.count
+            self._pace.note(sum(weight_of(entry.delivery) for entry in written.entries), written.took_s, within_s)
+            self._waiting.max_bytes = self._pace.size
             settled.append(written)
         return settled
 
@@ -174,7 +180,7 @@ class Writer:
         self._thread.join(timeout=_ENDS_WITHIN_S)
 
     def _new_batch(self) -> Batch[Entry]:
-        return Batch(self._pace.count, self._most_bytes, 0.0)
+        return Batch(self._most, self._pace.size, 0.0)
 
     # --- in its own thread ------------------------------------------------------------------------
 

@@ -218,18 +218,18 @@ def test_a_batch_gives_everything_once_in_order_within_its_limits(sizes: list[in
 def test_batches_become_as_large_as_fits_into_the_time() -> None:
     """A store that takes 10 ms for a batch and 1 ms for an item of it stores 40 in 50 ms."""
     pace = Pace(20, 500)
-    assert pace.count == 20
+    assert pace.size == 20
     for item_s, fitting in ((0.001, 40), (0.0001, 400), (0.00001, 500), (0.02, 20), (0.001, 40)):
         for _ in range(12):
-            pace.note(pace.count, 0.01 + pace.count * item_s, 0.05)
-        assert fitting * 0.9 <= pace.count <= fitting
+            pace.note(pace.size, 0.01 + pace.size * item_s, 0.05)
+        assert fitting * 0.9 <= pace.size <= fitting
     pace.note(1, 0.011, 0.05)
-    assert pace.count > 30  # one alone tells nothing
+    assert pace.size > 30  # one alone tells nothing
     pace.note(1, 2.0, 0.05)
-    assert pace.count == 20
+    assert pace.size == 20
     pace.note(20, 0.02, 0.1)
-    assert pace.count == 40  # it may take longer: no more than twice as many the next time
-    assert Pace(20, 5).count == 5
+    assert pace.size == 40  # it may take longer: no more than twice as many the next time
+    assert Pace(20, 5).size == 5
 
 
 def test_delays_grow_to_the_cap_stay_above_zero_and_start_over() -> None:

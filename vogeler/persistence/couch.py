@@ -388,8 +388,10 @@ class CouchStore:
                 raise
         else:
             return False
+        # A shard is a file that every batch syncs: small documents fit into one (docs.couchdb.org, "Sharding").
+        small = database in (self._status.database.name, self._audit.name)
         try:
-            self._couch.call("put", database)
+            self._couch.call("put", database, options={"q": "1"} if small else {})
         except Refusal as error:
             if error.status != _EXISTS:
                 raise
