@@ -32,6 +32,7 @@ _WORDS = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
+_TOO_DEEP = "maximum nesting depth"  # libyaml's words, which reads ahead: it may be there before us
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = tuple(_TAG + name for name in ("int", "float", "bool", "null"))
 _MERGE = object()
@@ -58,6 +59,8 @@ def _syntax(error: yaml.MarkedYAMLError) -> FormatError:
     mark = error.problem_mark or error.context_mark
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
     reason = error.problem or error.context
+    if _TOO_DEEP in str(reason):
+        return too_deep()
     return FormatError(f"not YAML: {where}{reason}", "print one YAML document to stdout, the rest to stderr")
 
 
