@@ -27,7 +27,7 @@ soak: $(VENV)/developing servers  ## faults for an hour, or MINUTES=n; tables an
 	$(BIN)/python -m pytest tests/faults --soak $(MINUTES) -vv $(FLAGS)
 
 bench: $(VENV)/developing servers  ## what things cost, each beside its floor
-	for program in broadcast agent intake side_by_side signing; do $(BIN)/python benchmarks/$$program.py || exit 1; done
+	for program in broadcast agent intake index side_by_side signing; do $(BIN)/python benchmarks/$$program.py || exit 1; done
 	folder=$$(mktemp -d) && trap "rm -r $$folder" EXIT && \
 	    $(BIN)/python benchmarks/generator.py --nodes 1000 --load sqlite://$$folder/fleet.db && \
 	    $(BIN)/python benchmarks/questions.py sqlite://$$folder/fleet.db

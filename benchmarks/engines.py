@@ -43,7 +43,7 @@ def fleet(broker_lines: str = "") -> Iterator[Engines]:
     """RabbitMQ and CouchDB. ``broker_lines``: more configuration for a private RabbitMQ."""
     with ExitStack() as stack:
         qhost = os.environ.get("VOGELER_QHOST") or stack.enter_context(_rabbitmq(broker_lines))
-        dbhost = os.environ.get("VOGELER_DBHOST") or stack.enter_context(_couchdb())
+        dbhost = os.environ.get("VOGELER_DBHOST") or stack.enter_context(couchdb())
         with closing(persistence.connect(dbhost)) as store:
             store.setup()
             about = store.ping()
@@ -64,7 +64,8 @@ def _rabbitmq(lines: str) -> Iterator[str]:
 
 
 @contextmanager
-def _couchdb() -> Iterator[str]:
+def couchdb() -> Iterator[str]:
+    """The URL of a store that is gone after it: databases of its own, which are to be made."""
     with ExitStack() as stack:
         if os.environ.get(VARIABLE):
             server = CouchServer(os.environ[VARIABLE])
