@@ -8,6 +8,7 @@ where many have changed. So leaves whose paths begin alike share a row.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -17,6 +18,7 @@ from vogeler.persistence._couch_database import Database
 
 _VIEW = ("_design", "leaves", "_view", "groups")
 _LAST = "\U0010ffff"  # comes after whatever else a path may have in its place
+_AS_IT_IS = re.compile(r"[\w .:@+-]*", re.ASCII)  # in JSON
 _OFTEN = "lib"  # what so many names begin with that three letters more tell them apart; as in the view's map.js
 
 
@@ -52,7 +54,7 @@ def _ranges(prefix: str, exact: bool) -> Iterator[tuple[str, str]]:
 def _at(rows: Iterator[Document], path: str) -> Iterator[tuple[str, str, Scalar]]:
     rest = path[len(_group(path)) :]
     for row in rows:
-        for value in _distinct(value for name, value in _pairs(row) if name == rest):
+        for value in _distinct(value for name, value in _pairs(row, rest) if name == rest):
             yield path, row["id"], value
 
 
@@ -62,7 +64,7 @@ def _below(group: str, rows: Iterator[Document], prefix: str) -> Iterator[tuple[
     found: dict[str, list[tuple[str, Scalar]]] = {}
     known: dict[tuple[type, Scalar], Scalar] = {}
     for row in rows:
-        for name, value in _pairs(row):
+        for name, value in _pairs(row, start):
             if name.startswith(start):
                 found.setdefault(name, []).append((row["id"], known.setdefault((type(value), value), value)))
     for name in sorted(found):
@@ -71,8 +73,10 @@ def _below(group: str, rows: Iterator[Document], prefix: str) -> Iterator[tuple[
                 yield group + name, node, value
 
 
-def _pairs(row: Document) -> Iterator[tuple[str, Scalar]]:
-    """The rest of each path, and the value."""
+def _pairs(row: Document, start: str) -> Iterator[tuple[str, Scalar]]:
+    """The rest of each path, and the value; of a row without any rest that begins so, maybe none."""
+    if _AS_IT_IS.fullmatch(start) and f'"{start}' not in row["value"]:
+        return iter(())
     flat = iter(json.loads(row["value"]))
     return ((name, plain(value)) for name, value in zip(flat, flat))
 
