@@ -19,7 +19,7 @@ from vogeler.persistence._couch_database import Database
 _VIEW = ("_design", "leaves", "_view", "groups")
 _LAST = "\U0010ffff"  # comes after whatever else a path may have in its place
 _AS_IT_IS = re.compile(r"[\w .:@+-]*", re.ASCII)  # in JSON
-_OFTEN = "lib"  # what so many names begin with that three letters more tell them apart; as in the view's map.js
+_OFTEN = "lib"  # so many names begin with it that their fourth letter tells them apart; as in the view's map.js
 
 
 def leaves(database: Database, prefix: str, exact: bool, page: int) -> Iterator[tuple[str, str, Scalar]]:
@@ -36,23 +36,32 @@ def leaves(database: Database, prefix: str, exact: bool, page: int) -> Iterator[
 def _group(path: str) -> str:
     """That of a whole path."""
     key, dot, name = path.partition(".")
-    return key + dot + name[: len(_OFTEN) + 1 if name.startswith(_OFTEN) else 1]
+    if not dot:
+        return path
+    often = name.startswith(_OFTEN)
+    return f"{key}.{_OFTEN}{_rounded(name[3:4])}" if often else f"{key}.{_rounded(name[:1])}"
+
+
+def _rounded(letter: str) -> str:
+    return letter and (chr(ord(letter) & ~3) if letter.isascii() else "~")
 
 
 def _ranges(prefix: str, exact: bool) -> Iterator[tuple[str, str]]:
     """The first and the last of groups that paths with the prefix may be in."""
     group = _group(prefix)
-    name = prefix.partition(".")[2]
+    key, _, name = prefix.partition(".")
     if exact or not _OFTEN.startswith(name):  # whatever comes behind it, the group is this one
         yield group, group
-        return
-    if group != prefix:
-        yield group, group
-    yield prefix, prefix + _LAST
+    elif not name:
+        yield prefix, prefix + _LAST
+    else:
+        if name != _OFTEN:
+            yield group, group
+        yield f"{key}.{_OFTEN}", f"{key}.{_OFTEN}{_LAST}"
 
 
 def _at(rows: Iterator[Document], path: str) -> Iterator[tuple[str, str, Scalar]]:
-    rest = path[len(_group(path)) :]
+    rest = path.partition(".")[2]
     for row in rows:
         for value in _distinct(value for name, value in _pairs(row, rest) if name == rest):
             yield path, row["id"], value
@@ -60,7 +69,8 @@ def _at(rows: Iterator[Document], path: str) -> Iterator[tuple[str, str, Scalar]
 
 def _below(group: str, rows: Iterator[Document], prefix: str) -> Iterator[tuple[str, str, Scalar]]:
     """Path by path, though the rows are node by node. Equal nodes and values are one object each."""
-    start = prefix[len(group) :]
+    key, dot, _ = group.partition(".")
+    start = prefix.partition(".")[2]
     found: dict[str, list[tuple[str, Scalar]]] = {}
     known: dict[tuple[type, Scalar], Scalar] = {}
     for row in rows:
@@ -70,11 +80,11 @@ def _below(group: str, rows: Iterator[Document], prefix: str) -> Iterator[tuple[
     for name in sorted(found):
         for node, those in groupby(found.pop(name), key=lambda leaf: leaf[0]):
             for value in _distinct(value for _, value in those):
-                yield group + name, node, value
+                yield key + dot + name, node, value
 
 
 def _pairs(row: Document, start: str) -> Iterator[tuple[str, Scalar]]:
-    """The rest of each path, and the value; of a row without any rest that begins so, maybe none."""
+    """The path behind the key, and the value; of a row without any that begins so, maybe none."""
     if _AS_IT_IS.fullmatch(start) and f'"{start}' not in row["value"]:
         return iter(())
     flat = iter(json.loads(row["value"]))

@@ -1,18 +1,23 @@
-// Every scalar in a record by its dotted path, with those that begin alike in one row: group → JSON text of a list
-// [rest of the path, value, rest of the path, value ...]. The entries of a list have the list's path; an empty object
-// or list is null. Of a path "key.name" the group is "key.n"; of "key.libname" it is "key.libn", as there are so many.
+// Every scalar in a record by its dotted path, some in one row: group → JSON text of a list [path, value, path, value ...],
+// each path without the key. The entries of a list have the list's path; an empty object or list is null. The group of a
+// path without a dot is the path; of others it is "key." and the name's first letter, or where that begins with "lib" the
+// first four, the last one rounded down in ASCII to the first of four, as o to l; beyond ASCII it is "~".
 function (doc) {
   var reserved = ['system_name', 'created_at', 'updated_at', 'last_error', 'vogeler'], groups = {};
+  function rounded(letter) {
+    return letter < '\x80' ? String.fromCharCode(letter.charCodeAt(0) & ~3) : '~';
+  }
   function put(path, value) {
-    var name = path.indexOf('.') + 1, end = name > 0 ? name + 1 : path.length, group;
-    if (name > 0 && path.slice(name, name + 3) === 'lib') {
-      end = name + 4;
+    var start = path.indexOf('.') + 1, name = path.slice(start), group = path;
+    if (start > 0) {
+      group = path.slice(0, start);
+      if (name.slice(0, 3) === 'lib') {
+        group += 'lib' + (name.length > 3 ? rounded(name.charAt(3)) : '');
+      } else if (name !== '') {
+        group += rounded(name.charAt(0));
+      }
     }
-    if (/[\uD800-\uDBFF]/.test(path.charAt(end - 1))) {
-      end += 1;  // a character of two units
-    }
-    group = path.slice(0, end);
-    (groups[group] = groups[group] || []).push(path.slice(end), value);
+    (groups[group] = groups[group] || []).push(start > 0 ? name : '', value);
   }
   function walk(path, value) {
     var names, i;
