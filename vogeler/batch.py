@@ -1,6 +1,6 @@
 """When is a batch due? By count, bytes or age, whichever comes first. Pure: the clock is passed in.
 
-And how large may it be, so that nobody waits long for the one before?
+How large may it be, so that nobody waits long for the one before? And when is there time for something else?
 """
 
 from __future__ import annotations
@@ -85,3 +85,31 @@ class Pace:
         fitting = min(int(size * within_s / max(took_s, 1e-6)), 2 * self.size)
         if took_s > within_s or (2 * size >= self.size and fitting > self.size):
             self.size = max(self._least, min(self._most, fitting))
+
+
+class Lull:
+    """When it is time for what can wait until nobody waits. Pure: the clock is passed in.
+
+    That is when nothing has called for it for ``quiet_s``, and ``latest_s`` after the first call at the latest.
+    """
+
+    def __init__(self, quiet_s: float, latest_s: float):
+        self._quiet_s = quiet_s
+        self._latest_s = latest_s
+        self._calls_s: tuple[float, float] | None = None  # the first and the last
+
+    def call_for(self, now_s: float) -> None:
+        """There is a reason for it."""
+        first_s = now_s if self._calls_s is None else self._calls_s[0]
+        self._calls_s = first_s, now_s
+
+    def due_in_s(self, now_s: float) -> float:
+        """Seconds until it is time, 0.0 when it is; infinite without a reason."""
+        if self._calls_s is None:
+            return math.inf
+        first_s, last_s = self._calls_s
+        return max(0.0, min(first_s + self._latest_s, last_s + self._quiet_s) - now_s)
+
+    def done(self) -> None:
+        """It was done."""
+        self._calls_s = None

@@ -12,6 +12,7 @@ While there is nothing to write, one of them removes what has had its time, in s
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import random
 import threading
@@ -25,7 +26,7 @@ from pathlib import Path
 from vogeler import messages
 from vogeler.audit import entries_of
 from vogeler.backoff import Backoff, describe, keep_trying
-from vogeler.batch import Batch, Pace
+from vogeler.batch import Batch, Lull, Pace
 from vogeler.errors import StoreError
 from vogeler.messages import FAILED, STORED, Decision, Result
 from vogeler.messaging import Delivery
@@ -39,6 +40,8 @@ _ENDS_WITHIN_S = 1.0
 # large batches cost the store less. What is stored at once even if it takes longer, as every batch takes some time.
 _BATCH_TAKES_S, _FULL_ONES_TAKE_S, _LEAST_WEIGHT = 0.08, 0.25, 1_250_000
 _MESSAGE_WEIGHT = 4_000  # what a message costs a store however small it is, in bytes of a changed value, about
+# Questions are made ready for while nothing is stored, as both at once would take longer; and if that never comes.
+_READY_AFTER_S, _READY_WITHIN_S = 2.0, 60.0
 _BATCHES_AHEAD = 2  # one is being written, the next is ready
 _TRIES = 8  # of a batch as a whole; then of a message that fails where others do not
 _FAILURES_IN_A_ROW = 3  # so many messages, one after the other, and the store is to blame
@@ -109,6 +112,7 @@ class Writer:
         self._to_write: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
         self._written: queue.SimpleQueue[Written] = queue.SimpleQueue()
         self._in_trouble = False  # a batch has failed too often: what else there is may tell why
+        self._lull = Lull(_READY_AFTER_S, _READY_WITHIN_S)
         self._abandoning = threading.Event()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self.bug: BaseException | None = None  # what ended the thread
@@ -200,13 +204,14 @@ class Writer:
     def _write_batches(self, pending: _Pending, backoff: Backoff) -> None:
         with closing(self._open_store()) as store:
             _set_up(store, self._designs)
+            self._lull.call_for(time.monotonic())  # for what was stored before
             housekeeping = None
             if self._keep_house is not None:
                 log.info("store: %s", store.ping(), extra={"event": "store"})
                 housekeeping = self._keep_house(store)
             while True:
                 if not pending.entries:
-                    entries = self._next_to_write(housekeeping)
+                    entries = self._next_to_write(store, housekeeping)
                     if entries is None:
                         return
                     pending.begin(entries)
@@ -223,7 +228,10 @@ class Writer:
         began_s = time.monotonic()
         outcomes = _store(store, [entry.message for entry in pending.entries], messages.now(), again)
         entries, pending.entries = pending.entries, []
-        self._put(Written(entries, outcomes, time.monotonic() - began_s))
+        now_s = time.monotonic()
+        self._put(Written(entries, outcomes, now_s - began_s))
+        if any(outcome.stage == STORED and isinstance(e.message, Result) for e, outcome in zip(entries, outcomes)):
+            self._lull.call_for(now_s)
 
     def _put(self, written: Written) -> None:
         self._written.put(written)
@@ -279,13 +287,21 @@ class Writer:
         pending.entries.remove(entry)
         self._put(Written([entry], [outcome], 0.0, 0 if pending.entries else pending.batches))
 
-    def _next_to_write(self, housekeeping: Housekeeping | None) -> list[Entry] | None:
+    def _next_to_write(self, store: Store, housekeeping: Housekeeping | None) -> list[Entry] | None:
         """A batch, or None at the end; until there is one, what else is due."""
-        while housekeeping is not None:
+        while True:
+            now_s = time.monotonic()
+            ready_in_s = self._lull.due_in_s(now_s)
+            if ready_in_s == 0.0:
+                store.refresh()
+                self._lull.done()
+                continue
+            kept_in_s = math.inf if housekeeping is None else housekeeping.due_in_s(now_s)
+            wait_s = min(ready_in_s, kept_in_s)
             with suppress(queue.Empty):
-                return self._to_write.get(timeout=housekeeping.due_in_s(time.monotonic()))
-            housekeeping.step(time.monotonic())
-        return self._to_write.get()
+                return self._to_write.get(timeout=None if math.isinf(wait_s) else wait_s)
+            if housekeeping is not None and kept_in_s <= ready_in_s:
+                housekeeping.step(time.monotonic())
 
 
 def _store(store: Store, batch: list[Storable | Decision], received_at: str, again: bool) -> list[Outcome]:

@@ -29,6 +29,7 @@ from tests.persistence.examples import (
 )
 from tests.persistence.proxy import Exchange, Proxy, running
 from tests.servers.couchdb import CouchServer
+from tests.servers.processes import wait_until
 from vogeler import persistence
 from vogeler.errors import StoreError, StoreUnavailable, UsageError
 from vogeler.messages import REFUSED, STORED, UNCHANGED
@@ -637,6 +638,25 @@ def test_leaves_can_be_paged_on_a_server_that_knows_no_startkey_docid(couch_url,
         store.setup()
         store.apply([result(1, [1, 2, 3, 4, 5], f"web{number}", "k") for number in range(4)], EARLIER)
         assert sorted(store.leaves("k")) == [("k", f"web{number}", v) for number in range(4) for v in range(1, 6)]
+
+
+def test_views_are_brought_up_to_date_before_anybody_asks(couch_store, couchdb_server, couch_url):
+    """By whoever stores; CouchDB does not do it by itself, as it would while it has more to store."""
+    name = urlsplit(couch_url).path
+    couch_store.apply([result(1, {"bash": "5.2"})], EARLIER)
+    couch_store.refresh()
+    for view in (f"{name}/_design/leaves/_view/groups", f"{name}_history/_design/vogeler/_view/by_key"):
+        rows = wait_until(lambda at=view: couchdb_server.api("GET", f"{at}?stale=ok")["rows"], f"{view} is up to date")
+        assert [row["id"].partition(":")[0] for row in rows] == ["web01"]
+
+
+def test_who_has_views_of_their_own_may_be_without_ours(couch_url, tmp_path):
+    for part in ("records", "status", "history"):
+        (tmp_path / part).mkdir()
+    with closing(persistence.connect(couch_url)) as store:
+        store.setup(tmp_path)
+        store.refresh()
+        assert store.apply([result(1)], EARLIER)[0].stage == STORED
 
 
 def test_leaves_of_a_prefix_are_all_that_begin_so(couch_store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from vogeler import formats, globs, registry, targets, topology, urls
 from vogeler.backoff import Backoff
-from vogeler.batch import Batch, Pace
+from vogeler.batch import Batch, Lull, Pace
 from vogeler.errors import MOST_CHARACTERS, UsageError
 from vogeler.units import (
     format_duration,
@@ -230,6 +231,19 @@ def test_batches_become_as_large_as_fits_into_the_time() -> None:
     pace.note(20, 0.02, 0.1)
     assert pace.size == 40  # it may take longer: no more than twice as many the next time
     assert Pace(20, 5).size == 5
+
+
+def test_what_can_wait_is_done_when_it_is_quiet_and_in_the_end_in_any_case() -> None:
+    lull = Lull(quiet_s=2.0, latest_s=60.0)
+    assert lull.due_in_s(0.0) == math.inf
+    lull.call_for(10.0)
+    assert (lull.due_in_s(11.0), lull.due_in_s(12.0)) == (1.0, 0.0)
+    for now_s in range(11, 70):
+        lull.call_for(now_s)
+        assert lull.due_in_s(now_s) == min(2.0, 70.0 - now_s)
+    assert lull.due_in_s(70.0) == 0.0
+    lull.done()
+    assert lull.due_in_s(100.0) == math.inf
 
 
 def test_delays_grow_to_the_cap_stay_above_zero_and_start_over() -> None:

@@ -135,6 +135,12 @@ class Store(Protocol):
         of it before, and got no further.
         """
 
+    def refresh(self) -> None:
+        """Have what answers questions brought up to date with what was stored, and don't wait for it.
+
+        Nobody has to: who asks is told what was stored by then, and waits as long as that takes.
+        """
+
     def record(self, node: str) -> Document | None:
         """The node's document, as design.md section 3 has it, or None."""
 

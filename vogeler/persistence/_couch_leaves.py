@@ -16,7 +16,7 @@ from vogeler.leaves import Scalar, plain
 from vogeler.persistence import Document
 from vogeler.persistence._couch_database import Database
 
-_VIEW = ("_design", "leaves", "_view", "groups")
+VIEW = ("_design", "leaves", "_view", "groups")
 _LAST = "\U0010ffff"  # comes after whatever else a path may have in its place
 _AS_IT_IS = re.compile(r"[\w .:@+-]*", re.ASCII)  # in JSON
 _OFTEN = "lib"  # so many names begin with it that their fourth letter tells them apart; as in the view's map.js
@@ -25,7 +25,7 @@ _OFTEN = "lib"  # so many names begin with it that their fourth letter tells the
 def leaves(database: Database, prefix: str, exact: bool, page: int) -> Iterator[tuple[str, str, Scalar]]:
     """As of Store.leaves. In memory are the leaves of one group, which a prefix may need; a whole path needs none."""
     for first, last in _ranges(prefix, exact):
-        rows = database.pages_by_document(page, *_VIEW, startkey=first, endkey=last)
+        rows = database.pages_by_document(page, *VIEW, startkey=first, endkey=last)
         if exact:
             yield from _at(rows, prefix)
         else:

@@ -12,6 +12,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
@@ -46,6 +47,7 @@ _PAGE = 500
 _DOCUMENTS_PAGE = 50  # of whole records and changes, which may be large
 _ROWS_PAGE = 5000  # of rows without documents
 _COPIES_BYTES = 32_000_000  # of records, of each connection; half of that of status documents
+_HISTORY_VIEW = ("_design", "vogeler", "_view", "by_key")  # and those beside it
 _POLL_S = 0.5
 _QUIET_S = 1.0
 _TRIES = 30
@@ -122,6 +124,12 @@ class CouchStore:
             if not waiting:
                 return [outcomes[position] for position in range(len(batch))]
         raise self._contended(waiting)
+
+    def refresh(self) -> None:
+        """CouchDB brings views up to date once it has answered (``update=lazy``)."""
+        for database, view in ((self._records.database, _couch_leaves.VIEW), (self._history, _HISTORY_VIEW)):
+            with suppress(Refusal):  # somebody's own design documents may be without it
+                self._couch.call("get", database.name, *view, limit=0, options={"update": "lazy"})
 
     def record(self, node: str) -> Document | None:
         """The node's document, with CouchDB's ``_rev``, or None."""
@@ -216,7 +224,7 @@ class CouchStore:
 
     def _entries_by_node(self) -> Iterator[Iterator[_prune.Entry]]:
         """The history of every node, without its values."""
-        rows = self._history.pages(_ROWS_PAGE, "_design", "vogeler", "_view", "by_key")
+        rows = self._history.pages(_ROWS_PAGE, *_HISTORY_VIEW)
         found = (_entry(row) for row in rows if isinstance(row["key"][0], str) and isinstance(row["key"][2], str))
         return (entries for _, entries in groupby(found, key=lambda entry: entry.node))
 

@@ -99,6 +99,9 @@ class SqliteStore:
                 outcomes.update(zip(positions, self._apply_node(node, messages, received_at)))
         return [outcomes[position] for position in range(len(batch))]
 
+    def refresh(self) -> None:
+        """Nothing to do: a batch and its index are one transaction."""
+
     def record(self, node: str) -> Document | None:
         """The node's document, or None."""
         with self._translated():
