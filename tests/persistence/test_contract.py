@@ -384,6 +384,15 @@ def test_a_path_is_found_as_it_is_written_and_no_other(store):
         assert [path for path, _, _ in store.leaves("k." + prefix, exact=True)] == ["k." + prefix]
 
 
+@pytest.mark.parametrize("name", ["constructor", "toString", "hasOwnProperty"])
+def test_a_name_that_means_something_in_javascript_is_a_name(store, name):
+    below = {name: 1, f"{name}.x": 2, "more": {name: [3, {name: 4}]}}
+    store.apply([result(1, below, key=name), result(2, "text", "web02", name)], EARLIER)
+    expected = [(path, "web01", value) for path, value in record_leaves({name: below})]
+    assert typed(store.leaves(name)) == typed([*expected, (name, "web02", "text")])
+    assert typed(store.leaves(f"{name}.{name}", exact=True)) == typed([(f"{name}.{name}", "web01", 1)])
+
+
 @pytest.mark.parametrize("page", [1, 2, 3, 7, 1000])
 def test_leaves_of_several_pages(store, monkeypatch, page):
     """Many nodes with one path, and many values of one node at one path: nothing is missing or double."""

@@ -3,7 +3,8 @@
 // path without a dot is the path; of others it is "key." and the name's first letter, or where that begins with "lib" the
 // first four, the last one rounded down in ASCII to the first of four, as o to l; beyond ASCII it is "~".
 function (doc) {
-  var reserved = ['system_name', 'created_at', 'updated_at', 'last_error', 'vogeler'], groups = {};
+  var reserved = ['system_name', 'created_at', 'updated_at', 'last_error', 'vogeler'];
+  var groups = Object.create(null);  // a key may be "constructor"
   function rounded(letter) {
     return letter < '\x80' ? String.fromCharCode(letter.charCodeAt(0) & ~3) : '~';
   }
