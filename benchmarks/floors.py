@@ -14,14 +14,15 @@ from typing import Any
 from urllib.parse import quote
 
 from vogeler import urls
+from vogeler.persistence import _couch_leaves
 
 
 def leaves(url: str, prefix: str, exact: bool = False) -> int:
     """The rows of the index, by SQL or by HTTP."""
-    beyond = prefix if exact else prefix + "\U0010ffff"
     if url.startswith("sqlite:"):
-        return select(url, RAW_SQL["leaves"], (prefix, beyond))
-    return get(url, "", RAW_VIEWS["leaves"], startkey=prefix, endkey=beyond)
+        return select(url, RAW_SQL["leaves"], (prefix, prefix if exact else prefix + "\U0010ffff"))
+    groups = _couch_leaves.ranges(prefix, exact)
+    return sum(get(url, "", RAW_VIEWS["leaves"], startkey=first, endkey=last) for first, last in groups)
 
 
 def changes(url: str, since: str) -> int:
@@ -57,7 +58,7 @@ RAW_SQL = {
     "changes": "SELECT body FROM history WHERE stored_at >= ?",
     "history": "SELECT body FROM history WHERE node = ? AND key = ?",
 }
-RAW_VIEWS = {"leaves": "_design/leaves/_view/leaves", "changes": "_design/vogeler/_view/by_time"}
+RAW_VIEWS = {"leaves": "_design/leaves/_view/groups", "changes": "_design/vogeler/_view/by_time"}
 
 
 def select(url: str, statement: str, values: tuple[object, ...]) -> int:

@@ -44,7 +44,9 @@ def explain(tree: Expression) -> list[Step]:
         return explain(tree.operand)
     source = _source(tree)
     if source == INDEX and not isinstance(tree, (Age, Identity)):
-        detail = " and ".join(f"{text}{'' if exact else '…'}" for text, exact in _ranges(tree))
+        prefix = literal_prefix(tree.path)
+        whole = "" if isinstance(tree, Compare) else f" and {prefix}.…"
+        detail = prefix + ("…" if prefix != tree.path else whole)
     else:
         detail = "the list of nodes" if source == NODES else "every record that is still in question"
     return [Step(query.written(tree), source, detail)]
@@ -66,6 +68,7 @@ class Search:
         self._now_s = now_s
         self._watch = watch
         self._exact: dict[str, list[Row]] = {}
+        self._without_below: set[str] = set()  # paths of these that are known to have nothing below them
         self._read = 0
 
     @cached_property
@@ -103,24 +106,45 @@ class Search:
     def _indexed(self, atom: LeafAtom, candidates: Candidates) -> set[str]:
         rpm = self._rpm_nodes if isinstance(atom, Compare) and atom.operator in _ORDERED else frozenset()
         tests = {family: query.leaf_test(atom, family) for family in (False, True)}
-        rows = (row for part in _ranges(atom) for row in self._leaves(*part))
+        rows = self._rows(atom)
         if isinstance(atom, Compare) and atom.operator == "!=":
             found = _unequal(rows, tests[False], atom)
         else:
             found = {node for path, node, value in rows if tests[node in rpm](path, value)}
         return found if candidates is None else found & candidates
 
-    def _leaves(self, path: str, exact: bool) -> Iterable[Row]:
+    def _rows(self, atom: LeafAtom) -> Iterable[Row]:
+        """The part of the index that tells."""
+        prefix = literal_prefix(atom.path)
+        if prefix != atom.path:
+            return self._store.leaves(prefix)
+        return self._at(prefix) if isinstance(atom, Compare) else self._within(prefix)
+
+    def _at(self, path: str) -> Iterable[Row]:
         """Those at one path are kept: their values may be shown as well."""
-        if not exact:
-            return self._store.leaves(path)
         if path not in self._exact:
             self._exact[path] = list(self._store.leaves(path, True))
         return self._exact[path]
 
+    def _within(self, path: str) -> Iterator[Row]:
+        """Those at a path and below it; kept, too, if they are all at it."""
+        if path in self._without_below:
+            yield from self._exact[path]
+            return
+        at: list[Row] = []
+        below = False
+        for row in self._store.leaves_within(path):
+            below = below or row[0] != path
+            if not below:
+                at.append(row)
+            yield row
+        if not below:
+            self._exact[path] = at
+            self._without_below.add(path)
+
     @cached_property
     def _rpm_nodes(self) -> frozenset[str]:
-        rows = (row for path in query.FAMILY_PATHS for row in self._leaves(path, True))
+        rows = (row for path in query.FAMILY_PATHS for row in self._at(path))
         return frozenset(node for _, node, value in rows if query.is_rpm_family([value]))
 
     def _scanned(self, atom: LeafAtom, candidates: Candidates) -> set[str]:
@@ -135,12 +159,12 @@ class Search:
 
     def values(self, names: Sequence[str], fields: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Of each node, what it holds at each of the paths: from the index, or from its record if that is no scalar."""
-        if any(next(self._store.leaves(field + "."), None) for field in fields):
+        if any(path != field for field in fields for path, _, _ in self._within(field)):
             yield from _values_of_records(self._store, names, fields)
             return
         shown: dict[str, dict[str, Any]] = {name: {} for name in names}
         for field in fields:
-            for (_, node), rows in groupby(self._leaves(field, True), key=itemgetter(0, 1)):
+            for (_, node), rows in groupby(self._at(field), key=itemgetter(0, 1)):
                 if node in shown:
                     several = [value for _, _, value in rows]
                     shown[node][field] = several[0] if len(several) == 1 else several
@@ -175,14 +199,6 @@ def _cost(tree: Expression) -> int:
     if source == INDEX and not isinstance(tree, (Age, Identity)):
         return 0 if literal_prefix(tree.path) == tree.path else 2
     return _LIST_COST if source == NODES else 3
-
-
-def _ranges(atom: LeafAtom) -> list[tuple[str, bool]]:
-    """The parts of the index to read, as prefix or whole path: (text, whether exact)."""
-    prefix = literal_prefix(atom.path)
-    if prefix != atom.path:
-        return [(prefix, False)]
-    return [(prefix, True)] if isinstance(atom, Compare) else [(prefix, True), (prefix + ".", False)]
 
 
 def _values_of_records(

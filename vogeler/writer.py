@@ -41,7 +41,7 @@ _ENDS_WITHIN_S = 1.0
 _BATCH_TAKES_S, _FULL_ONES_TAKE_S, _LEAST_WEIGHT = 0.08, 0.25, 1_250_000
 _MESSAGE_WEIGHT = 4_000  # what a message costs a store however small it is, in bytes of a changed value, about
 # Questions are made ready for while nothing is stored, as both at once would take longer; and if that never comes.
-_READY_AFTER_S, _READY_WITHIN_S = 2.0, 300.0
+_READY_AFTER_S, _READY_WITHIN_S = 2.0, 60.0
 _BATCHES_AHEAD = 2  # one is being written, the next is ready
 _TRIES = 8  # of a batch as a whole; then of a message that fails where others do not
 _FAILURES_IN_A_ROW = 3  # so many messages, one after the other, and the store is to blame
@@ -293,8 +293,8 @@ class Writer:
             now_s = time.monotonic()
             ready_in_s = self._lull.due_in_s(now_s)
             if ready_in_s == 0.0:
-                store.refresh()
                 self._lull.done()
+                _refresh(store)
                 continue
             kept_in_s = math.inf if housekeeping is None else housekeeping.due_in_s(now_s)
             wait_s = min(ready_in_s, kept_in_s)
@@ -310,6 +310,14 @@ def _store(store: Store, batch: list[Storable | Decision], received_at: str, aga
     storable = [message for message in batch if not isinstance(message, Decision)]
     outcomes = iter(store.apply(storable, received_at, again) if storable else ())
     return [Outcome(message.stage) if isinstance(message, Decision) else next(outcomes) for message in batch]
+
+
+def _refresh(store: Store) -> None:
+    """What is stored goes first: a store that takes results, and can't do this, is no reason to stop."""
+    try:
+        store.refresh()
+    except StoreError as error:
+        log.warning("views are brought up to date when they are asked: %s", error, extra={"event": "refresh"})
 
 
 def _set_up(store: Store, designs: Path | None) -> None:

@@ -323,6 +323,9 @@ def test_the_index_holds_every_leaf_of_every_record(store):
     expected = [(path, node, value) for path, value in every for node in ("web01", "web02")]
     assert typed(store.leaves("f")) == typed(expected)
     assert typed(store.leaves("facter.p")) == typed(leaf for leaf in expected if leaf[0].startswith("facter.p"))
+    for path in ("facter", "facter.ports", "facter.a", "facter.a.b", "facter.o", "fac", "nothing"):
+        within = [leaf for leaf in expected if leaf[0] == path or leaf[0].startswith(f"{path}.")]
+        assert typed(store.leaves_within(path)) == typed(within)
     assert [row[:2] for row in store.leaves("facter.one", exact=True)] == [
         ("facter.one", n) for n in ("web01", "web02")
     ]

@@ -640,14 +640,52 @@ def test_leaves_can_be_paged_on_a_server_that_knows_no_startkey_docid(couch_url,
         assert sorted(store.leaves("k")) == [("k", f"web{number}", v) for number in range(4) for v in range(1, 6)]
 
 
+@pytest.mark.parametrize("gone", ["web1", "web2", "web3"])
+def test_records_that_change_while_leaves_are_read_cost_no_other_its_own(couch_store, monkeypatch, gone):
+    """At the end of a page a value changes, and a node is forgotten: one that was read, the last, or the next."""
+    monkeypatch.setattr("vogeler.persistence.couch._PAGE", 3)
+    couch_store.apply([result(1, {"x": 1}, f"web{number}", "k") for number in range(9)], EARLIER)
+    found = couch_store.leaves("k.x", exact=True)
+    begun = [next(found) for _ in range(3)]
+    couch_store.forget(gone, "alice", LATER)
+    couch_store.apply([result(2, {"x": 2}, "web2", "k")] if gone != "web2" else [], LATER)
+    nodes = [node for _, node, _ in (*begun, *found)]
+    assert nodes == [f"web{number}" for number in range(9) if number != 3 or gone != "web3"]
+
+
 def test_views_are_brought_up_to_date_before_anybody_asks(couch_store, couchdb_server, couch_url):
-    """By whoever stores; CouchDB does not do it by itself, as it would while it has more to store."""
+    """By whoever stores, and not by CouchDB, which would do it while it has more to store."""
+    shipped = _couch_design.find_folder()
+    assert all(d["autoupdate"] is False for part in _couch_design.DATABASES for d in _couch_design.load(shipped, part))
     name = urlsplit(couch_url).path
     couch_store.apply([result(1, {"bash": "5.2"})], EARLIER)
     couch_store.refresh()
     for view in (f"{name}/_design/leaves/_view/groups", f"{name}_history/_design/vogeler/_view/by_key"):
         rows = wait_until(lambda at=view: couchdb_server.api("GET", f"{at}?stale=ok")["rows"], f"{view} is up to date")
         assert [row["id"].partition(":")[0] for row in rows] == ["web01"]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_who_asks_while_a_view_is_brought_up_to_date_waits(couch_url, running):
+    """CouchDB answers so after a minute. Without a reason it is an error like any other."""
+    answers = [b'{"view_index":{"updater_running":%b}}' % (b"true" if running else b"false")]
+
+    def busy(exchange: Exchange) -> None:
+        if answers and exchange.path.endswith("/_info"):
+            exchange.reply(200, answers.pop())
+        elif answers and "/_view/groups" in exchange.path:
+            exchange.reply(500, b'{"error":"timeout","reason":"The request could not be processed"}')
+        else:
+            exchange.pass_on()
+
+    with between(couch_url, busy) as (store, _):
+        store.setup()
+        store.apply([result(1, ["bash"])], EARLIER)
+        if running:
+            assert list(store.leaves("rpms")) == [("rpms", "web01", "bash")]
+        else:
+            with pytest.raises(StoreUnavailable):
+                list(store.leaves("rpms"))
 
 
 def test_who_has_views_of_their_own_may_be_without_ours(couch_url, tmp_path):

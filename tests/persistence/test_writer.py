@@ -29,11 +29,15 @@ class Couch:
     def __init__(self) -> None:
         self.chokes_on = b"poison"
         self.choked = 0
+        self.asked_for_views = 0
 
     def behave(self, exchange: Exchange) -> None:
         if exchange.path.endswith("_history/_bulk_docs") and self.chokes_on in exchange.body:
             self.choked += 1
             exchange.reply(500, b'{"error":"badarith","reason":"internal"}')
+        elif "/_view/" in exchange.path:
+            self.asked_for_views += 1
+            exchange.reply(503, b"not now", "text/plain")
         else:
             exchange.pass_on()
 
@@ -71,6 +75,7 @@ class Writing:
 @pytest.fixture
 def writing(couch_url: str, monkeypatch: Any) -> Iterator[Writing]:
     monkeypatch.setattr(writer, "_TRIES", 2)
+    monkeypatch.setattr(writer, "_READY_AFTER_S", 0.01)
     parts, couch = urlsplit(couch_url), Couch()
     with running(couch.behave, (str(parts.hostname), int(parts.port or 0))) as proxy:
         made = Writing(couch_url.replace(f":{parts.port}/", f":{proxy.port}/"), couch)
@@ -129,3 +134,12 @@ def test_while_the_store_takes_nothing_nothing_is_refused(writing: Writing) -> N
     wait_until(lambda: len(writing.settled()) == 3, "all are stored")
     assert {outcome.stage for outcome in writing.outcomes.values()} == {STORED}
     wait_until(lambda: writing.is_idle, "nothing is left")
+
+
+def test_a_store_that_can_not_bring_its_views_up_to_date_goes_on_storing(writing: Writing) -> None:
+    for node in ("web01", "web02", "web03"):
+        asked = writing.couch.asked_for_views
+        writing.add(node)
+        wait_until(lambda node=node: writing.settled().get(node), f"{node} is stored")
+        wait_until(lambda asked=asked: writing.couch.asked_for_views > asked, "it is tried after each")
+    assert {outcome.stage for outcome in writing.outcomes.values()} == {STORED}

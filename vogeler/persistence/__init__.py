@@ -160,6 +160,9 @@ class Store(Protocol):
         path come together, there node by node; the same value twice is one leaf. leaves.py says what a leaf is.
         """
 
+    def leaves_within(self, path: str) -> Iterator[tuple[str, str, Scalar]]:
+        """As ``leaves``: what is at a path, and what is below it."""
+
     def names(self) -> Iterator[str]:
         """The nodes of ``nodes``, by name alone, which costs much less."""
 

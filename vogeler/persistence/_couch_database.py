@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ from vogeler.errors import StoreError, StoreUnavailable
 from vogeler.persistence import Document, _pages
 from vogeler.persistence._couch_http import Couch, Refusal
 from vogeler.persistence._texts import to_json
+
+log = logging.getLogger(__name__)
 
 # Errors of one row of _bulk_docs that may be gone the next time; any other is a no for good.
 _ROW_TRANSIENT = frozenset(
@@ -138,28 +141,43 @@ class Database:
     def pages_by_document(self, page: int, *path: str, **query: Any) -> Iterator[Document]:
         """The rows of a view in which many documents emit one key, each of them once.
 
-        The next page begins with the last row of this one, to see that it is found again: by key and
-        document; or, on a server that knows no ``startkey_docid``, by counting the rows of the key.
+        The next page begins with the last row of this one, by key and document, which may be gone by then. On a
+        server that knows no ``startkey_docid`` it begins with the first row of the key, and is as much larger.
         """
         last: Document | None = None
-        same_key = 0  # how many up to the last, which is one of them
+        of_key = 0  # how many rows of the last key there were
         while True:
-            known = [] if last is None else [last]
-            rows = self._view(path, {**query, "limit": page + len(known)})
-            if rows[: len(known)] != known:
+            limit = page + (last is not None)
+            rows = self._view(path, {**query, "limit": limit})
+            if last is not None and rows and rows[0]["key"] == last["key"] and rows[0]["id"] < last["id"]:
                 query.pop("startkey_docid")
-                known, rows = [], self._view(path, {**query, "limit": page, "skip": same_key})
-            new = rows[len(known) :]
-            for row in new:
-                same_key = same_key + 1 if last is not None and row["key"] == last["key"] else 1
-                last = row
-                yield row
-            if last is None or len(new) < page:
+                limit = page + of_key
+                rows = self._view(path, {**query, "limit": limit})
+            for row in rows:
+                if last is None or row["key"] != last["key"] or row["id"] > last["id"]:
+                    last = row
+                    yield row
+            if last is None or len(rows) < limit:
                 return
+            of_key = sum(row["key"] == last["key"] for row in rows)
             query["startkey"], query["startkey_docid"] = last["key"], last["id"]
 
     def _view(self, path: tuple[str, ...], query: dict[str, Any]) -> list[Document]:
-        return self._rows(self._couch.call("get", self.name, *path, **query))
+        """Waits as long as it takes CouchDB to bring the view up to date, which answers with errors meanwhile."""
+        while True:
+            try:
+                return self._rows(self._couch.call("get", self.name, *path, **query))
+            except StoreUnavailable as error:
+                if not self._is_updating(path[:2]):
+                    raise
+                log.warning("a view is being brought up to date, waiting: %s", error, extra={"event": "indexing"})
+
+    def _is_updating(self, design: tuple[str, ...]) -> bool:
+        """Whether the views of a design document are being brought up to date."""
+        if design[:1] != ("_design",):
+            return False
+        about = self._couch.call("get", self.name, *design, "_info")
+        return isinstance(about.get("view_index"), dict) and about["view_index"].get("updater_running") is True
 
     def last_change(self) -> str:
         """Where the changes of the database have come to by now."""

@@ -24,13 +24,24 @@ _OFTEN = "lib"  # so many names begin with it that their fourth letter tells the
 
 def leaves(database: Database, prefix: str, exact: bool, page: int) -> Iterator[tuple[str, str, Scalar]]:
     """As of Store.leaves. In memory are the leaves of one group, which a prefix may need; a whole path needs none."""
-    for first, last in _ranges(prefix, exact):
+    for first, last in ranges(prefix, exact):
         rows = database.pages_by_document(page, *VIEW, startkey=first, endkey=last)
         if exact:
             yield from _at(rows, prefix)
         else:
             for group, those in groupby(rows, key=lambda row: str(row["key"])):
                 yield from _below(group, those, prefix)
+
+
+def leaves_within(database: Database, path: str, page: int) -> Iterator[tuple[str, str, Scalar]]:
+    """As of Store.leaves_within."""
+    group = _group(path)
+    if group != _group(f"{path}."):
+        yield from leaves(database, path, True, page)
+        yield from leaves(database, f"{path}.", False, page)
+        return
+    rows = database.pages_by_document(page, *VIEW, startkey=group, endkey=group)
+    yield from (leaf for leaf in _below(group, rows, path) if leaf[0] == path or leaf[0].startswith(f"{path}."))
 
 
 def _group(path: str) -> str:
@@ -46,7 +57,7 @@ def _rounded(letter: str) -> str:
     return letter and (chr(ord(letter) & ~3) if letter.isascii() else "~")
 
 
-def _ranges(prefix: str, exact: bool) -> Iterator[tuple[str, str]]:
+def ranges(prefix: str, exact: bool) -> Iterator[tuple[str, str]]:
     """The first and the last of groups that paths with the prefix may be in."""
     group = _group(prefix)
     key, _, name = prefix.partition(".")

@@ -153,7 +153,11 @@ class CouchStore:
 
     def leaves(self, prefix: str, exact: bool = False) -> Iterator[tuple[str, str, Scalar]]:
         """From the view, read in pages."""
-        return _couch_leaves.leaves(self._records.database, prefix, exact, _ROWS_PAGE)
+        return _couch_leaves.leaves(self._records.database, prefix, exact, _PAGE)
+
+    def leaves_within(self, path: str) -> Iterator[tuple[str, str, Scalar]]:
+        """In one pass where both are in one group."""
+        return _couch_leaves.leaves_within(self._records.database, path, _PAGE)
 
     def names(self) -> Iterator[str]:
         """Read in pages."""
@@ -223,8 +227,8 @@ class CouchStore:
             yield len(entries) - sum(map(len, left))
 
     def _entries_by_node(self) -> Iterator[Iterator[_prune.Entry]]:
-        """The history of every node, without its values."""
-        rows = self._history.pages(_ROWS_PAGE, *_HISTORY_VIEW)
+        """The history of every node, without its values; without the last changes, too, for which nobody waits here."""
+        rows = self._history.pages(_ROWS_PAGE, *_HISTORY_VIEW, update=False)
         found = (_entry(row) for row in rows if isinstance(row["key"][0], str) and isinstance(row["key"][2], str))
         return (entries for _, entries in groupby(found, key=lambda entry: entry.node))
 

@@ -116,6 +116,11 @@ class SqliteStore:
         """The status documents, one after the other."""
         return filter(None, map(self.status, sorted(set(nodes))))
 
+    def leaves_within(self, path: str) -> Iterator[tuple[str, str, Scalar]]:
+        """First what is at it."""
+        yield from self.leaves(path, exact=True)
+        yield from self.leaves(f"{path}.")
+
     def names(self) -> Iterator[str]:
         """Every node, by name."""
         with self._translated():
