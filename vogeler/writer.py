@@ -40,8 +40,8 @@ _ENDS_WITHIN_S = 1.0
 # large batches cost the store less. What is stored at once even if it takes longer, as every batch takes some time.
 _BATCH_TAKES_S, _FULL_ONES_TAKE_S, _LEAST_WEIGHT = 0.08, 0.25, 1_250_000
 _MESSAGE_WEIGHT = 4_000  # what a message costs a store however small it is, in bytes of a changed value, about
-# Questions are made ready for while nothing is stored, as both at once would take longer; and if that never comes.
-_READY_AFTER_S, _READY_WITHIN_S = 2.0, 60.0
+# Views follow while nothing is stored, as both at once would take longer; and if that never comes, all the same.
+_READY_AFTER_S, _READY_WITHIN_S = 2.0, 300.0
 _BATCHES_AHEAD = 2  # one is being written, the next is ready
 _TRIES = 8  # of a batch as a whole; then of a message that fails where others do not
 _FAILURES_IN_A_ROW = 3  # so many messages, one after the other, and the store is to blame
