@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import pika
@@ -494,6 +494,32 @@ def test_a_broker_that_takes_a_message_and_never_confirms_it_is_given_up_and_sai
     finally:
         rabbitmq.resume()
     assert [record.event for record in caplog.records if hasattr(record, "event")] == ["waiting"]
+
+
+@contextmanager
+def resumed_after(rabbitmq: RabbitMQ, pause_s: float) -> Iterator[None]:
+    """A broker that does nothing for so long."""
+    resume = threading.Timer(pause_s, rabbitmq.resume)
+    rabbitmq.pause()
+    resume.start()
+    try:
+        yield
+    finally:
+        resume.join()
+
+
+def test_a_broker_that_was_slow_to_let_us_in_is_waited_for_longer(
+    amqp_url: str, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is busy: who left it to connect anew would keep it so."""
+    monkeypatch.setattr("vogeler.messaging._amqp_answers._ANSWER_LIMIT_S", 0.2)
+    monkeypatch.setattr("vogeler.messaging._amqp_answers._AT_EASE_S", 0.5)
+    with resumed_after(rabbitmq, 0.8):
+        transport = messaging.connect(amqp_url)
+    with closing(transport):
+        transport.setup()
+        with resumed_after(rabbitmq, 1.0):
+            transport.publish_result(message("x"), "web01")
 
 
 def test_a_command_for_a_large_fleet_may_take_as_long_to_be_confirmed_as_it_is_valid(

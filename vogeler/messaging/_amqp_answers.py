@@ -17,6 +17,7 @@ CLOSE_LIMIT_S = 5.0
 _TELL_AFTER_S = 10.0
 _ANSWER_LIMIT_S = 20.0
 _SLOWEST_BYTES_A_SECOND = 10_000
+_AT_EASE_S, _TIMES_SLOWER, _MOST_PATIENCE_S = 1.0, 20.0, 300.0
 
 
 @contextmanager
@@ -49,11 +50,15 @@ class Answers:
     A quorum queue without a majority of its members answers nothing, and RabbitMQ (3.10) may never confirm what was
     published meanwhile, while it goes on to serve the heartbeats. What is not confirmed can be sent again.
 
+    A broker that is only busy must not be left for that: thousands of nodes that connect anew, to send the same once
+    more, would keep it so. How long it took to open the connection, ``opened_in_s``, tells: a busy one gets more time.
+
     pika keeps a timer until it is due, also when it was removed. So there is but one a connection, which looks by
     then what is waited for.
     """
 
-    def __init__(self, connection: pika.BlockingConnection, where: str) -> None:
+    def __init__(self, connection: pika.BlockingConnection, where: str, opened_in_s: float) -> None:
+        self._patience_s = patience_s(opened_in_s)
         self._connection = connection
         self._where = where
         self._wait: _Wait | None = None
@@ -65,7 +70,7 @@ class Answers:
 
         ``least_s``: that is never too long.
         """
-        limit_s = max(_ANSWER_LIMIT_S, least_s) + size_bytes // _SLOWEST_BYTES_A_SECOND
+        limit_s = max(_ANSWER_LIMIT_S, least_s) + self._patience_s + size_bytes // _SLOWEST_BYTES_A_SECOND
         self._wait = _Wait(time.monotonic(), limit_s)
         self._look_within(min(_TELL_AFTER_S, limit_s))
         try:
@@ -95,6 +100,11 @@ class Answers:
                 self._where, _TELL_AFTER_S, extra={"event": "waiting"},
             )  # fmt: skip
         self._look_within((wait.limit_s if wait.told else min(_TELL_AFTER_S, wait.limit_s)) - waited_s)
+
+
+def patience_s(opened_in_s: float) -> float:
+    """How much longer than usual to wait for the answers of a broker that took so long to let us in."""
+    return min(max(opened_in_s - _AT_EASE_S, 0.0) * _TIMES_SLOWER, _MOST_PATIENCE_S)
 
 
 def _break(connection: pika.BlockingConnection, limit_s: float) -> None:

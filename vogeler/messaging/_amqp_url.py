@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import ssl
+import time
 
 from vogeler import tls
 from vogeler.errors import TransportError, TransportUnavailable, UsageError
@@ -26,17 +27,18 @@ _PORTS = {"amqp": 5672, "amqps": 5671}
 _OPTIONS = ("heartbeat", *tls.OPTIONS)
 
 
-def open_any(cluster: tuple[Url, ...], timeout_s: float, name: str) -> tuple[pika.BlockingConnection, Url]:
+def open_any(cluster: tuple[Url, ...], timeout_s: float, name: str) -> tuple[pika.BlockingConnection, Url, float]:
     """A connection to the first member that takes us, in random order, so that a fleet spreads.
 
-    Each member gets ``timeout_s``. Raises the refusal of a member that refuses, else
-    TransportUnavailable naming all of them.
+    With it comes the member, and how many seconds it took to let us in. Each member gets ``timeout_s``. Raises the
+    refusal of a member that refuses, else TransportUnavailable naming all of them.
     """
     _quieten()
     failures: list[TransportError] = []
     for url in random.sample(cluster, len(cluster)):
+        began_s = time.monotonic()
         try:
-            return _open(url, timeout_s, name), url
+            return _open(url, timeout_s, name), url, time.monotonic() - began_s
         except TransportError as error:
             failures.append(error)
     refusals = [error for error in failures if not isinstance(error, TransportUnavailable)]
