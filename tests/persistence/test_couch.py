@@ -688,6 +688,23 @@ def test_who_asks_while_a_view_is_brought_up_to_date_waits(couch_url, running):
                 list(store.leaves("rpms"))
 
 
+def test_who_prunes_does_not_wait_for_a_view(couch_url):
+    """A server has results to store meanwhile."""
+
+    def busy(exchange: Exchange) -> None:
+        if exchange.path.endswith("/_info"):
+            exchange.reply(200, b'{"view_index":{"updater_running":true}}')
+        elif "/_view/" in exchange.path:
+            exchange.reply(500, b'{"error":"timeout","reason":"The request could not be processed"}')
+        else:
+            exchange.pass_on()
+
+    with between(couch_url, busy) as (store, _):
+        store.setup()
+        with pytest.raises(StoreUnavailable):
+            list(store.prune(EARLIER, 1, 10))
+
+
 def test_who_has_views_of_their_own_may_be_without_ours(couch_url, tmp_path):
     for part in ("records", "status", "history"):
         (tmp_path / part).mkdir()

@@ -128,11 +128,14 @@ class Database:
             raise StoreError(reason, "check what this login may do in the database")
         return rows.conflicts
 
-    def pages(self, page: int, *path: str, first: int = 2, **query: Any) -> Iterator[Document]:
-        """The rows of a view whose keys are all different, in pages that grow from ``first`` up to ``page``."""
+    def pages(self, page: int, *path: str, first: int = 2, patient: bool = True, **query: Any) -> Iterator[Document]:
+        """The rows of a view whose keys are all different, in pages that grow from ``first`` up to ``page``.
+
+        ``patient``: wait for a view that is being brought up to date longer than for another answer.
+        """
         skip = 0
         for limit in _pages.growing(page, first):
-            rows = self._view(path, {**query, "limit": limit, "skip": skip})
+            rows = self._view(path, {**query, "limit": limit, "skip": skip}, patient)
             yield from rows
             if len(rows) < limit:
                 return
@@ -162,13 +165,13 @@ class Database:
             of_key = sum(row["key"] == last["key"] for row in rows)
             query["startkey"], query["startkey_docid"] = last["key"], last["id"]
 
-    def _view(self, path: tuple[str, ...], query: dict[str, Any]) -> list[Document]:
-        """Waits as long as it takes CouchDB to bring the view up to date, which answers with errors meanwhile."""
+    def _view(self, path: tuple[str, ...], query: dict[str, Any], patient: bool = True) -> list[Document]:
+        """CouchDB answers with an error when it takes it long to bring a view up to date: ``patient`` asks again."""
         while True:
             try:
                 return self._rows(self._couch.call("get", self.name, *path, **query))
             except StoreUnavailable as error:
-                if not self._is_updating(path[:2]):
+                if not (patient and self._is_updating(path[:2])):
                     raise
                 log.warning("a view is being brought up to date, waiting: %s", error, extra={"event": "indexing"})
 

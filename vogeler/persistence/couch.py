@@ -227,8 +227,8 @@ class CouchStore:
             yield len(entries) - sum(map(len, left))
 
     def _entries_by_node(self) -> Iterator[Iterator[_prune.Entry]]:
-        """The history of every node, without its values; without the last changes, too, for which nobody waits here."""
-        rows = self._history.pages(_ROWS_PAGE, *_HISTORY_VIEW, update=False)
+        """The history of every node, without its values. Who stores results, and prunes besides, waits for no view."""
+        rows = self._history.pages(_ROWS_PAGE, *_HISTORY_VIEW, patient=False)
         found = (_entry(row) for row in rows if isinstance(row["key"][0], str) and isinstance(row["key"][2], str))
         return (entries for _, entries in groupby(found, key=lambda entry: entry.node))
 
