@@ -43,7 +43,7 @@ OF_EACH_LEAF = """function (doc) {
   }
   walk('packages', doc.packages);
 }"""
-ASKED = {"a row a group": "packages.l", "a row a leaf": "packages.openssl"}
+ASKED = {"a row a group": "packages.o", "a row a leaf": "packages.openssl"}
 Record = dict[str, Any]
 
 

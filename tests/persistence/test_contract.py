@@ -399,7 +399,7 @@ def test_a_name_that_means_something_in_javascript_is_a_name(store, name):
 @pytest.mark.parametrize("page", [1, 2, 3, 7, 1000])
 def test_leaves_of_several_pages(store, monkeypatch, page):
     """Many nodes with one path, and many values of one node at one path: nothing is missing or double."""
-    for name in ("_PAGE", "_ROWS_PAGE"):
+    for name in ("_PAGE", "_GROUPS_PAGE"):
         monkeypatch.setattr(f"{type(store).__module__}.{name}", page, raising=False)
     values = {
         "lines": [f"line {number}" for number in range(9)],

@@ -633,7 +633,7 @@ def test_leaves_can_be_paged_on_a_server_that_knows_no_startkey_docid(couch_url,
         exchange.path = re.sub(r"startkey_docid=[^&]*&?", "", exchange.path)
         exchange.pass_on()
 
-    monkeypatch.setattr("vogeler.persistence.couch._ROWS_PAGE", 3)
+    monkeypatch.setattr("vogeler.persistence.couch._GROUPS_PAGE", 3)
     with between(couch_url, forgetful) as (store, _):
         store.setup()
         store.apply([result(1, [1, 2, 3, 4, 5], f"web{number}", "k") for number in range(4)], EARLIER)
@@ -643,7 +643,7 @@ def test_leaves_can_be_paged_on_a_server_that_knows_no_startkey_docid(couch_url,
 @pytest.mark.parametrize("gone", ["web1", "web2", "web3"])
 def test_records_that_change_while_leaves_are_read_cost_no_other_its_own(couch_store, monkeypatch, gone):
     """At the end of a page a value changes, and a node is forgotten: one that was read, the last, or the next."""
-    monkeypatch.setattr("vogeler.persistence.couch._PAGE", 3)
+    monkeypatch.setattr("vogeler.persistence.couch._GROUPS_PAGE", 3)
     couch_store.apply([result(1, {"x": 1}, f"web{number}", "k") for number in range(9)], EARLIER)
     found = couch_store.leaves("k.x", exact=True)
     begun = [next(found) for _ in range(3)]

@@ -50,11 +50,11 @@ def _group(path: str) -> str:
     if not dot:
         return path
     often = name.startswith(_OFTEN)
-    return f"{key}.{_OFTEN}{_rounded(name[3:4])}" if often else f"{key}.{_rounded(name[:1])}"
+    return f"{key}.{_OFTEN}{_ascii(name[3:4])}" if often else f"{key}.{_ascii(name[:1])}"
 
 
-def _rounded(letter: str) -> str:
-    return letter and (chr(ord(letter) & ~3) if letter.isascii() else "~")
+def _ascii(letter: str) -> str:
+    return letter if letter.isascii() else "~"
 
 
 def ranges(prefix: str, exact: bool) -> Iterator[tuple[str, str]]:
@@ -86,20 +86,19 @@ def _below(group: str, rows: Iterator[Document], prefix: str) -> Iterator[tuple[
     known: dict[tuple[type, Scalar], Scalar] = {}
     for row in rows:
         for name, value in _pairs(row, start):
-            if name.startswith(start):
-                found.setdefault(name, []).append((row["id"], known.setdefault((type(value), value), value)))
+            found.setdefault(name, []).append((row["id"], known.setdefault((type(value), value), value)))
     for name in sorted(found):
         for node, those in groupby(found.pop(name), key=lambda leaf: leaf[0]):
             for value in _distinct(value for _, value in those):
                 yield key + dot + name, node, value
 
 
-def _pairs(row: Document, start: str) -> Iterator[tuple[str, Scalar]]:
-    """The path behind the key, and the value; of a row without any that begins so, maybe none."""
+def _pairs(row: Document, start: str) -> list[tuple[str, Scalar]]:
+    """The path behind the key, and the value, of those that begin so."""
     if _AS_IT_IS.fullmatch(start) and f'"{start}' not in row["value"]:
-        return iter(())
-    flat = iter(json.loads(row["value"]))
-    return ((name, plain(value)) for name, value in zip(flat, flat))
+        return []
+    flat = json.loads(row["value"])
+    return [(name, plain(flat[2 * n + 1])) for n, name in enumerate(flat[::2]) if name.startswith(start)]
 
 
 def _distinct(values: Iterator[Scalar]) -> Iterator[Scalar]:

@@ -46,6 +46,7 @@ _DATABASE_NAME = re.compile(r"[a-z][a-z0-9_$()+-]*")
 _PAGE = 500
 _DOCUMENTS_PAGE = 50  # of whole records and changes, which may be large
 _ROWS_PAGE = 5000  # of rows without documents
+_GROUPS_PAGE = 2000  # of rows of the index: mostly some hundred bytes, but they may have a thousand times as many
 _COPIES_BYTES = 32_000_000  # of records, of each connection; half of that of status documents
 _HISTORY_VIEW = ("_design", "vogeler", "_view", "by_key")  # and those beside it
 _POLL_S = 0.5
@@ -153,11 +154,11 @@ class CouchStore:
 
     def leaves(self, prefix: str, exact: bool = False) -> Iterator[tuple[str, str, Scalar]]:
         """From the view, read in pages."""
-        return _couch_leaves.leaves(self._records.database, prefix, exact, _PAGE)
+        return _couch_leaves.leaves(self._records.database, prefix, exact, _GROUPS_PAGE)
 
     def leaves_within(self, path: str) -> Iterator[tuple[str, str, Scalar]]:
         """In one pass where both are in one group."""
-        return _couch_leaves.leaves_within(self._records.database, path, _PAGE)
+        return _couch_leaves.leaves_within(self._records.database, path, _GROUPS_PAGE)
 
     def names(self) -> Iterator[str]:
         """Read in pages."""

@@ -1,21 +1,21 @@
 // Every scalar in a record by its dotted path, some in one row: group → JSON text of a list [path, value, path, value ...],
 // each path without the key. The entries of a list have the list's path; an empty object or list is null. The group of a
 // path without a dot is the path; of others it is "key." and the name's first letter, or where that begins with "lib" the
-// first four, the last one rounded down in ASCII to the first of four, as o to l; beyond ASCII it is "~".
+// first four; what is not ASCII is "~" there.
 function (doc) {
   var reserved = ['system_name', 'created_at', 'updated_at', 'last_error', 'vogeler'];
   var groups = Object.create(null);  // a key may be "constructor"
-  function rounded(letter) {
-    return letter < '\x80' ? String.fromCharCode(letter.charCodeAt(0) & ~3) : '~';
+  function ascii(letter) {
+    return letter < '\x80' ? letter : '~';
   }
   function put(path, value) {
     var start = path.indexOf('.') + 1, name = path.slice(start), group = path;
     if (start > 0) {
       group = path.slice(0, start);
       if (name.slice(0, 3) === 'lib') {
-        group += 'lib' + (name.length > 3 ? rounded(name.charAt(3)) : '');
-      } else if (name !== '') {
-        group += rounded(name.charAt(0));
+        group += 'lib' + ascii(name.charAt(3));
+      } else {
+        group += ascii(name.charAt(0));
       }
     }
     (groups[group] = groups[group] || []).push(start > 0 ? name : '', value);
