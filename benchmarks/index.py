@@ -84,8 +84,9 @@ class Store:
         return self._spent_s() - before_s
 
     def _is_updating(self) -> bool:
-        about = self._server.api("GET", f"/{self._name}/_design/index/_info")
-        return bool(about["view_index"].get("updater_running"))
+        """The small server has done it before it answers, and says nothing of it."""
+        about = self._server.api("GET", f"/{self._name}/_design/index/_info")["view_index"]
+        return isinstance(about, dict) and about.get("updater_running") is True
 
     def ask_s(self, key: str) -> float:
         """Seconds to read the rows of a key."""
