@@ -163,7 +163,7 @@ def simulated(one: Trial, arguments: argparse.Namespace) -> list[str]:
     one.begin(f"{len(questions)} runners at once")
     _on_all(simulators, "change", KEYS)
     one.ask_at_once("at once", questions, names)
-    found.add(f"{len(questions)} runners at once: {_settled(one, arguments.settle)}")
+    found.add(f"{len(questions)} runners at once: {_again(simulators)}; {_settled(one, arguments.settle)}")
     _steady_and_burst(one, arguments, names, simulators, found)
     sent = _stop(one, simulators)
     one.wait_stored(_LIMIT_S)
@@ -281,11 +281,17 @@ def _steady_and_burst(
         f" {max(run.took_s for run in burst):.1f} s; {_waited(one)}; {_by_part(used, 1 / took_s, 'processors')}"
     )
     one.begin("steady again")
-    found.add(f"  nothing waited any more {one.wait_stored(_LIMIT_S):.1f} s after the last runner's end")
+    waited_s = one.wait_stored(_LIMIT_S)
+    found.add(f"  nothing waited any more {waited_s:.1f} s after the last runner's end; {_again(simulators)}")
 
 
 def _waited(one: Trial) -> str:
     return f"at most {one.sampler.most('waiting', one.phases[-1][0])} waited for a server"
+
+
+def _again(simulators: Sequence[Simulator]) -> str:
+    count = sum(simulator.connected.value - len(simulator.nodes.names) for simulator in simulators)
+    return f"nodes had connected anew {count} times"
 
 
 def _during(

@@ -55,6 +55,9 @@ class Trial:
         limits = ("--timeout", f"{_TIMEOUT_S:.0f}s", "--discovery", "30s")
         one = watched.run(self.fleet, self.folder, alias, meant, asked, *limits, *flags)
         self.runners.append((name, one))
+        if not one.asked.rows:
+            show("")
+            print(f"{name}: no rows, exit code {one.asked.exit_code}:\n{one.asked.talk}", file=sys.stderr, flush=True)
         return one
 
     def ask_at_once(

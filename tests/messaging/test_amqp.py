@@ -18,6 +18,7 @@ from pika import exceptions as pika_errors
 from pika import frame, spec
 
 from tests.messaging.conftest import LIMIT_S, body_of, eventually, message, next_body
+from tests.messaging.unconfirmed import without_confirms
 from tests.servers.rabbitmq import RabbitMQ
 from vogeler import messaging, topology
 from vogeler.errors import TransportError, TransportUnavailable, UsageError, VogelerError
@@ -37,6 +38,13 @@ def transport(amqp_url: str) -> Iterator[Transport]:
     opened.setup()
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def unconfirmed(amqp_url: str) -> Iterator[Transport]:
+    """To the same broker, by way of somebody who keeps its confirms."""
+    with without_confirms(amqp_url) as url, closing(messaging.connect(url)) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -481,19 +489,17 @@ def test_close_does_not_wait_for_a_broker_that_hangs(
         consumer.receive(0.0)
 
 
-def test_a_broker_that_takes_a_message_and_never_confirms_it_is_given_up_and_said_to_be_slow(
-    transport: Transport, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_confirm_that_will_never_come_is_given_up_and_the_broker_said_to_be_slow(
+    transport: Transport, unconfirmed: Transport, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As a quorum queue may do after it had no majority, while the heartbeats go on."""
+    """As a quorum queue may do after it had no majority, while the broker answers everything else."""
     monkeypatch.setattr("vogeler.messaging._amqp_answers._TELL_AFTER_S", 0.2)
     monkeypatch.setattr("vogeler.messaging._amqp_answers._ANSWER_LIMIT_S", 0.5)
-    rabbitmq.pause()
-    try:
-        with pytest.raises(TransportUnavailable, match=r"no answer within 0\.5 s"):
-            transport.publish_result(message("x"), "web01")
-    finally:
-        rabbitmq.resume()
+    monkeypatch.setattr("vogeler.messaging._amqp_answers._ONCE_MORE_AFTER_S", 0.1)
+    with pytest.raises(TransportUnavailable, match=r"no answer within 0\.[5-9]"):
+        unconfirmed.publish_result(message("x"), "web01")
     assert [record.event for record in caplog.records if hasattr(record, "event")] == ["waiting"]
+    assert next_body(transport.consume_results(1)) == "x"
 
 
 @contextmanager
@@ -508,31 +514,58 @@ def resumed_after(rabbitmq: RabbitMQ, pause_s: float) -> Iterator[None]:
         resume.join()
 
 
-def test_a_broker_that_was_slow_to_let_us_in_is_waited_for_longer(
-    amqp_url: str, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+def test_a_broker_that_is_only_busy_is_not_left(
+    amqp_url: str, rabbitmq: RabbitMQ, vhost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is busy: who left it to connect anew would keep it so."""
+    """Who left it to connect anew would keep it so. It answers no question at once either, nor any soon after."""
     monkeypatch.setattr("vogeler.messaging._amqp_answers._ANSWER_LIMIT_S", 0.2)
     monkeypatch.setattr("vogeler.messaging._amqp_answers._AT_EASE_S", 0.5)
-    with resumed_after(rabbitmq, 0.8):
-        transport = messaging.connect(amqp_url)
-    with closing(transport):
+    with closing(messaging.connect(amqp_url)) as transport:
         transport.setup()
-        with resumed_after(rabbitmq, 1.0):
+        consumer = transport.consume_results(10)
+        for number in range(3):
+            with resumed_after(rabbitmq, 1.0):
+                transport.publish_result(message(str(number)), "web01")
+            assert next_body(consumer) == str(number)
+        eventually(lambda: len(rabbitmq.channels(vhost)) == 3)  # to consume, of notices, to publish: none was left open
+
+
+def test_a_connection_can_be_closed_while_a_busy_broker_is_asked(
+    amqp_url: str, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer comes while its channels are closed one after the other."""
+    monkeypatch.setattr("vogeler.messaging._amqp_answers._ANSWER_LIMIT_S", 0.1)
+    transport = messaging.connect(amqp_url)
+    transport.setup()
+    transport.consume_results(10)
+    for _ in range(5):
+        with resumed_after(rabbitmq, 0.3):
             transport.publish_result(message("x"), "web01")
+    transport.close()
+
+
+def test_a_broker_that_is_busy_for_ever_is_given_up(
+    transport: Transport, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vogeler.messaging._amqp_answers._ANSWER_LIMIT_S", 0.2)
+    monkeypatch.setattr("vogeler.messaging._amqp_answers._MOST_PATIENCE_S", 0.6)
+    rabbitmq.pause()
+    try:
+        with pytest.raises(TransportUnavailable, match=r"no answer within 0\.[6-9]"):
+            transport.publish_result(message("x"), "web01")
+    finally:
+        rabbitmq.resume()
 
 
 def test_a_command_for_a_large_fleet_may_take_as_long_to_be_confirmed_as_it_is_valid(
-    transport: Transport, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+    transport: Transport, unconfirmed: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A queue for each node writes it to the disk first."""
     monkeypatch.setattr("vogeler.messaging._amqp_answers._ANSWER_LIMIT_S", 0.2)
-    rabbitmq.pause()
-    try:
-        with pytest.raises(TransportUnavailable, match=r"no answer within 1 s"):
-            transport.publish_command(message("x"), ["all"], 1.0)
-    finally:
-        rabbitmq.resume()
+    monkeypatch.setattr("vogeler.messaging._amqp_answers._ONCE_MORE_AFTER_S", 0.1)
+    transport.consume_commands("web01", ())
+    with pytest.raises(TransportUnavailable, match=r"no answer within 1(\.\d+)? s"):
+        unconfirmed.publish_command(message("x"), ["all"], 1.0)
 
 
 def test_working_through_a_backlog_serves_the_heartbeats(amqp_url: str) -> None:

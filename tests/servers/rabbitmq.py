@@ -289,6 +289,11 @@ class RabbitMQ:
         """The connections to a virtual host; a new one shows up after about a second."""
         return [c for c in self.api("GET", "/api/connections") if c.get("vhost") == vhost]
 
+    def channels(self, vhost: str) -> list[dict[str, Any]]:
+        """The open channels of a virtual host; what has changed shows up after some seconds."""
+        found: list[dict[str, Any]] = self.api("GET", f"/api/vhosts/{quote(vhost, safe='')}/channels")
+        return found
+
     def close_connection(self, name: str, reason: str = "closed by the operator") -> None:
         """Close a connection as an operator would."""
         request_path = f"/api/connections/{quote(name, safe='')}"

@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+from vogeler import topology
 from vogeler.messaging._amqp_pika import pika, pika_errors
 
 log = logging.getLogger(__name__)
@@ -17,7 +19,9 @@ CLOSE_LIMIT_S = 5.0
 _TELL_AFTER_S = 10.0
 _ANSWER_LIMIT_S = 20.0
 _SLOWEST_BYTES_A_SECOND = 10_000
-_AT_EASE_S, _TIMES_SLOWER, _MOST_PATIENCE_S = 1.0, 20.0, 300.0
+# Who is at ease answers a simple question within this time, and soon after once more; who is busy is asked again after
+# so many times as long as the answer took, and waited for no longer than this.
+_AT_EASE_S, _ONCE_MORE_AFTER_S, _TIMES_SLOWER, _MOST_PATIENCE_S = 0.5, 5.0, 5.0, 300.0
 
 
 @contextmanager
@@ -37,32 +41,39 @@ def limited(connection: pika.BlockingConnection, limit_s: float) -> Iterator[Non
 
 @dataclass
 class _Wait:
-    """For an answer, on the monotonic clock."""
+    """For an answer, on the monotonic clock. ``ask_at_s``: when it has taken long enough to ask whether it will come.
+
+    ``at_ease``: the broker answers other questions at once.
+    """
 
     began_s: float
     limit_s: float
+    ask_at_s: float
     told: bool = False
+    at_ease: bool = False
 
 
 class Answers:
-    """Says so when the broker takes long to answer, and breaks the connection when it takes too long.
+    """Says so when the broker takes long to answer, and breaks the connection when the answer will never come.
 
     A quorum queue without a majority of its members answers nothing, and RabbitMQ (3.10) may never confirm what was
     published meanwhile, while it goes on to serve the heartbeats. What is not confirmed can be sent again.
 
     A broker that is only busy must not be left for that: thousands of nodes that connect anew, to send the same once
-    more, would keep it so. How long it took to open the connection, ``opened_in_s``, tells: a busy one gets more time.
+    more, would keep it so. So it is asked how many results wait, on a channel of its own. If it tells that at once, and
+    soon after once more, the other answer will never come. If it takes its time, or does not say, it is busy, and is
+    asked again later. That it is still there is told by its heartbeats.
 
     pika keeps a timer until it is due, also when it was removed. So there is but one a connection, which looks by
     then what is waited for.
     """
 
-    def __init__(self, connection: pika.BlockingConnection, where: str, opened_in_s: float) -> None:
-        self._patience_s = patience_s(opened_in_s)
+    def __init__(self, connection: pika.BlockingConnection, where: str) -> None:
         self._connection = connection
         self._where = where
         self._wait: _Wait | None = None
         self._look_at_s = math.inf
+        self._asked_at_s: float | None = None  # how many results wait, and it has not said so yet
 
     @contextmanager
     def awaited(self, size_bytes: int = 0, least_s: float = 0.0) -> Iterator[None]:
@@ -70,13 +81,19 @@ class Answers:
 
         ``least_s``: that is never too long.
         """
-        limit_s = max(_ANSWER_LIMIT_S, least_s) + self._patience_s + size_bytes // _SLOWEST_BYTES_A_SECOND
-        self._wait = _Wait(time.monotonic(), limit_s)
+        limit_s = max(_ANSWER_LIMIT_S, least_s) + size_bytes // _SLOWEST_BYTES_A_SECOND
+        now_s = time.monotonic()
+        self._wait = _Wait(now_s, limit_s, now_s + limit_s)
         self._look_within(min(_TELL_AFTER_S, limit_s))
         try:
             yield
         finally:
             self._wait = None
+
+    def end(self) -> None:
+        """Wait for what was asked: who closes a connection stumbles over channels that end meanwhile."""
+        if self._asked_at_s is not None:
+            self._connection._flush_output(lambda: self._asked_at_s is None)
 
     def _look_within(self, delay_s: float) -> None:
         look_at_s = time.monotonic() + delay_s
@@ -89,9 +106,10 @@ class Answers:
         wait = self._wait
         if wait is None:
             return
-        waited_s = time.monotonic() - wait.began_s
-        if waited_s >= wait.limit_s:
-            _break(self._connection, wait.limit_s)
+        now_s = time.monotonic()
+        waited_s = now_s - wait.began_s
+        if waited_s >= max(_MOST_PATIENCE_S, wait.limit_s):
+            _break(self._connection, waited_s)
             return
         if waited_s >= _TELL_AFTER_S and not wait.told:
             wait.told = True
@@ -99,16 +117,47 @@ class Answers:
                 "the broker at %s has not answered for %g s; waiting (is it busy, or a majority of its members down?)",
                 self._where, _TELL_AFTER_S, extra={"event": "waiting"},
             )  # fmt: skip
-        self._look_within((wait.limit_s if wait.told else min(_TELL_AFTER_S, wait.limit_s)) - waited_s)
+        if now_s >= wait.ask_at_s:
+            wait.ask_at_s = math.inf  # until it has answered
+            self._ask()
+        next_s = min(wait.ask_at_s, wait.began_s + max(_MOST_PATIENCE_S, wait.limit_s))
+        self._look_within((next_s if wait.told else min(next_s, wait.began_s + _TELL_AFTER_S)) - now_s)
+
+    def _ask(self) -> None:
+        """How many results wait. By pika's own calls, as the blocking ones are busy with what is awaited."""
+        if self._asked_at_s is not None:
+            return
+        self._asked_at_s = time.monotonic()
+
+        def declare(channel: Any) -> None:
+            channel.queue_declare(topology.RESULTS_QUEUE, passive=True, callback=lambda _frame: channel.close())
+
+        channel = self._connection._impl.channel(on_open_callback=declare)
+        channel._set_cookie(channel)  # what a blocking connection that is closed looks at
+        channel.add_on_close_callback(lambda _channel, _reason: self._answered())  # by us, or it has no such queue
+
+    def _answered(self) -> None:
+        wait, asked_at_s, self._asked_at_s = self._wait, self._asked_at_s, None
+        if wait is None or asked_at_s is None or not self._connection.is_open:
+            return
+        now_s = time.monotonic()
+        took_s = now_s - asked_at_s
+        if asked_at_s < wait.began_s:  # for one that has come
+            wait.ask_at_s = min(wait.ask_at_s, wait.began_s + wait.limit_s)
+        elif took_s >= _AT_EASE_S:
+            wait.at_ease = False
+            wait.ask_at_s = now_s + max(took_s * _TIMES_SLOWER, wait.limit_s)
+        elif not wait.at_ease:
+            wait.at_ease = True
+            wait.ask_at_s = now_s + _ONCE_MORE_AFTER_S
+        else:
+            _break(self._connection, now_s - wait.began_s)
+            return
+        self._look_within(max(wait.ask_at_s - now_s, 0.0))
 
 
-def patience_s(opened_in_s: float) -> float:
-    """How much longer than usual to wait for the answers of a broker that took so long to let us in."""
-    return min(max(opened_in_s - _AT_EASE_S, 0.0) * _TIMES_SLOWER, _MOST_PATIENCE_S)
-
-
-def _break(connection: pika.BlockingConnection, limit_s: float) -> None:
+def _break(connection: pika.BlockingConnection, waited_s: float) -> None:
     """The calls are those that pika's own heartbeat checker uses to end a connection."""
     impl = connection._impl
     if impl._transport is not None:  # else it was lost while we were frozen, and pika is about to say so
-        impl._terminate_stream(pika_errors.StreamLostError(f"no answer within {limit_s:g} s"))
+        impl._terminate_stream(pika_errors.StreamLostError(f"no answer within {waited_s:.3g} s"))

@@ -11,7 +11,6 @@ import logging
 import os
 import random
 import ssl
-import time
 
 from vogeler import tls
 from vogeler.errors import TransportError, TransportUnavailable, UsageError
@@ -27,18 +26,17 @@ _PORTS = {"amqp": 5672, "amqps": 5671}
 _OPTIONS = ("heartbeat", *tls.OPTIONS)
 
 
-def open_any(cluster: tuple[Url, ...], timeout_s: float, name: str) -> tuple[pika.BlockingConnection, Url, float]:
-    """A connection to the first member that takes us, in random order, so that a fleet spreads.
+def open_any(cluster: tuple[Url, ...], timeout_s: float, name: str) -> tuple[pika.BlockingConnection, Url]:
+    """A connection to the first member that takes us, and which that is; in random order, so that a fleet spreads.
 
-    With it comes the member, and how many seconds it took to let us in. Each member gets ``timeout_s``. Raises the
-    refusal of a member that refuses, else TransportUnavailable naming all of them.
+    Each member gets ``timeout_s``. Raises the refusal of a member that refuses, else TransportUnavailable naming all
+    of them.
     """
     _quieten()
     failures: list[TransportError] = []
     for url in random.sample(cluster, len(cluster)):
-        began_s = time.monotonic()
         try:
-            return _open(url, timeout_s, name), url, time.monotonic() - began_s
+            return _open(url, timeout_s, name), url
         except TransportError as error:
             failures.append(error)
     refusals = [error for error in failures if not isinstance(error, TransportUnavailable)]

@@ -57,18 +57,18 @@ _CC_BYTES = 64 * 1024
 
 def connect(cluster: tuple[Url, ...], timeout_s: float, name: str) -> AmqpTransport:
     """Open a connection to one member of the cluster, at most ``timeout_s`` for each tried."""
-    connection, url, opened_in_s = open_any(cluster, timeout_s, name)
-    return AmqpTransport(connection, url, len(cluster) > 1, opened_in_s)
+    connection, url = open_any(cluster, timeout_s, name)
+    return AmqpTransport(connection, url, len(cluster) > 1)
 
 
 class AmqpTransport:
     """The Transport contract over one pika BlockingConnection."""
 
-    def __init__(self, connection: pika.BlockingConnection, url: Url, clustered: bool, opened_in_s: float) -> None:
+    def __init__(self, connection: pika.BlockingConnection, url: Url, clustered: bool) -> None:
         self._connection = connection
         self._clustered = clustered
         self._where = str(url)
-        self._answers = Answers(connection, self._where, opened_in_s)
+        self._answers = Answers(connection, self._where)
         self._user, _ = login(url)
         self._confirmed: Any = None
         self._unconfirmed: Any = None
@@ -314,6 +314,7 @@ class AmqpTransport:
         """Close the connection, within five seconds also when the broker does not answer."""
         with suppress(TransportError), translated(self._where), limited(self._connection, CLOSE_LIMIT_S):
             if self._connection.is_open:
+                self._answers.end()
                 self._connection.close()
 
 
