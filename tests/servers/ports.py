@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import random
 import socket
 
@@ -9,7 +10,6 @@ HOST = "127.0.0.1"
 # None of those that the kernel gives to connections that go out (ip(7), ip_local_port_range): while a broker is down,
 # one of its clients could get its port, and it could not be started again.
 _PORTS = (10_000, 32_000)
-_reserved: list[socket.socket] = []
 
 
 def free_ports(count: int) -> list[int]:
@@ -30,7 +30,7 @@ def _reserve(port: int) -> bool:
     except OSError:
         name.close()
         return False
-    _reserved.append(name)
+    atexit.register(name.close)  # held until then
     return True
 
 

@@ -49,6 +49,7 @@ class _Wait:
     began_s: float
     limit_s: float
     ask_at_s: float
+    ends_at_s: float
     told: bool = False
     at_ease: bool = False
 
@@ -76,14 +77,17 @@ class Answers:
         self._asked_at_s: float | None = None  # how many results wait, and it has not said so yet
 
     @contextmanager
-    def awaited(self, size_bytes: int = 0, least_s: float = 0.0) -> Iterator[None]:
+    def awaited(self, size_bytes: int = 0, valid_s: float | None = None) -> Iterator[None]:
         """Of what is done inside. ``size_bytes``: of the message, which may have to go over a slow line first.
 
-        ``least_s``: that is never too long.
+        ``valid_s``: how long the answer is worth to be waited for, which then is neither too long nor too short.
         """
-        limit_s = max(_ANSWER_LIMIT_S, least_s) + size_bytes // _SLOWEST_BYTES_A_SECOND
         now_s = time.monotonic()
-        self._wait = _Wait(now_s, limit_s, now_s + limit_s)
+        limit_s = _ANSWER_LIMIT_S + size_bytes // _SLOWEST_BYTES_A_SECOND
+        if valid_s is None:
+            self._wait = _Wait(now_s, limit_s, now_s + limit_s, now_s + _MOST_PATIENCE_S + limit_s)
+        else:
+            self._wait = _Wait(now_s, limit_s, math.inf, now_s + max(limit_s, valid_s))
         self._look_within(min(_TELL_AFTER_S, limit_s))
         try:
             yield
@@ -107,26 +111,25 @@ class Answers:
         if wait is None:
             return
         now_s = time.monotonic()
-        waited_s = now_s - wait.began_s
-        if waited_s >= max(_MOST_PATIENCE_S, wait.limit_s):
-            _break(self._connection, waited_s)
+        tell_at_s = wait.began_s + _TELL_AFTER_S
+        if now_s >= wait.ends_at_s:
+            _break(self._connection, now_s - wait.began_s)
             return
-        if waited_s >= _TELL_AFTER_S and not wait.told:
+        if now_s >= tell_at_s and not wait.told:
             wait.told = True
             log.warning(
                 "the broker at %s has not answered for %g s; waiting (is it busy, or a majority of its members down?)",
                 self._where, _TELL_AFTER_S, extra={"event": "waiting"},
             )  # fmt: skip
-        if now_s >= wait.ask_at_s:
+        if now_s >= wait.ask_at_s and self._asked_at_s is not None:  # for one that has come, and was not told
+            wait.ask_at_s = now_s + wait.limit_s
+        elif now_s >= wait.ask_at_s:
             wait.ask_at_s = math.inf  # until it has answered
             self._ask()
-        next_s = min(wait.ask_at_s, wait.began_s + max(_MOST_PATIENCE_S, wait.limit_s))
-        self._look_within((next_s if wait.told else min(next_s, wait.began_s + _TELL_AFTER_S)) - now_s)
+        self._look_within(min(wait.ask_at_s, wait.ends_at_s, math.inf if wait.told else tell_at_s) - now_s)
 
     def _ask(self) -> None:
         """How many results wait. By pika's own calls, as the blocking ones are busy with what is awaited."""
-        if self._asked_at_s is not None:
-            return
         self._asked_at_s = time.monotonic()
 
         def declare(channel: Any) -> None:
@@ -138,13 +141,11 @@ class Answers:
 
     def _answered(self) -> None:
         wait, asked_at_s, self._asked_at_s = self._wait, self._asked_at_s, None
-        if wait is None or asked_at_s is None or not self._connection.is_open:
+        if wait is None or asked_at_s is None or asked_at_s < wait.began_s or not self._connection.is_open:
             return
         now_s = time.monotonic()
         took_s = now_s - asked_at_s
-        if asked_at_s < wait.began_s:  # for one that has come
-            wait.ask_at_s = min(wait.ask_at_s, wait.began_s + wait.limit_s)
-        elif took_s >= _AT_EASE_S:
+        if took_s >= _AT_EASE_S:
             wait.at_ease = False
             wait.ask_at_s = now_s + max(took_s * _TIMES_SLOWER, wait.limit_s)
         elif not wait.at_ease:
@@ -153,7 +154,7 @@ class Answers:
         else:
             _break(self._connection, now_s - wait.began_s)
             return
-        self._look_within(max(wait.ask_at_s - now_s, 0.0))
+        self._look_within(wait.ask_at_s - now_s)
 
 
 def _break(connection: pika.BlockingConnection, waited_s: float) -> None:

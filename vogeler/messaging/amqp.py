@@ -259,7 +259,7 @@ class AmqpTransport:
         """Before it is confirmed thousands of queues write it to the disk, which may take as long as it is valid."""
         properties = self._properties(envelope, expiration=expiration, headers={"CC": list(keys[1:])})
         try:
-            with translated(self._where), self._answers.awaited(least_s=ttl_s):
+            with translated(self._where), self._answers.awaited(valid_s=ttl_s):
                 self._confirming().basic_publish(
                     topology.BROADCAST_EXCHANGE, keys[0], envelope.body, properties, mandatory=True
                 )
