@@ -8,13 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 
 _DESCRIPTORS_A_NODE = 5  # of a simulated node: pika has a socket, an epoll and a pair to be woken by
+# RabbitMQ has a connection and a queue's journal. One that has too few takes no more connections, and says nothing.
+_OF_THE_BROKER = 2
 _THREADS_A_NODE = 2.2  # its own, that of its plugins, and when it is stopped another for a moment
-_SPARE = 2000
+_SPARE, _BROKERS_OWN = 2000, 800
 
 
 def raise_and_check(nodes: int, per_process: int) -> None:
     """Ask for as many descriptors as are needed, for us and all that we start; exits where something is too low."""
-    wanted = max(nodes + _SPARE, per_process * _DESCRIPTORS_A_NODE + _SPARE)
+    wanted = max(nodes * _OF_THE_BROKER + _BROKERS_OWN, per_process * _DESCRIPTORS_A_NODE + _SPARE)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         with suppress(ValueError, OSError):

@@ -519,7 +519,6 @@ def test_a_broker_that_is_only_busy_is_not_left(
 ) -> None:
     """Who left it to connect anew would keep it so. It answers no question at once either, nor any soon after."""
     monkeypatch.setattr("vogeler.messaging._amqp_answers._ANSWER_LIMIT_S", 0.2)
-    monkeypatch.setattr("vogeler.messaging._amqp_answers._AT_EASE_S", 0.5)
     with closing(messaging.connect(amqp_url)) as transport:
         transport.setup()
         consumer = transport.consume_results(10)
@@ -564,7 +563,7 @@ def test_a_command_for_a_large_fleet_may_take_as_long_to_be_confirmed_as_it_is_v
     monkeypatch.setattr("vogeler.messaging._amqp_answers._ANSWER_LIMIT_S", 0.2)
     monkeypatch.setattr("vogeler.messaging._amqp_answers._ONCE_MORE_AFTER_S", 0.1)
     transport.consume_commands("web01", ())
-    with pytest.raises(TransportUnavailable, match=r"no answer within 1(\.\d+)? s"):
+    with pytest.raises(TransportUnavailable, match=r"no answer within 1\.\d s"):
         unconfirmed.publish_command(message("x"), ["all"], 1.0)
 
 

@@ -64,7 +64,7 @@ def _pass(source: socket.socket, sink: socket.socket) -> None:
 
 def _pass_frames(source: socket.socket, sink: socket.socket) -> None:
     with source.makefile("rb") as stream:
-        while head := stream.read(_HEADER.size):
+        while len(head := stream.read(_HEADER.size)) == _HEADER.size:
             data = head + stream.read(_HEADER.unpack(head)[2] + 1)
             _, decoded = frame.decode_frame(data)
             if not (isinstance(decoded, frame.Method) and isinstance(decoded.method, spec.Basic.Ack)):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,10 @@ CLOSE_LIMIT_S = 5.0
 _TELL_AFTER_S = 10.0
 _ANSWER_LIMIT_S = 20.0
 _SLOWEST_BYTES_A_SECOND = 10_000
-# Who is at ease answers a simple question within this time, and soon after once more; who is busy is asked again after
-# so many times as long as the answer took, and waited for no longer than this.
-_AT_EASE_S, _ONCE_MORE_AFTER_S, _TIMES_SLOWER, _MOST_PATIENCE_S = 0.5, 5.0, 5.0, 300.0
+# A broker at ease tells within this time how many results wait. It takes 0.25 s where the queue does not answer it
+# (RabbitMQ 3.10, rabbit_quorum_queue:stat/1). Soon after, give or take a half, it is asked once more; one that is busy
+# after so many times as long as it took, and for no longer than this.
+_AT_EASE_S, _ONCE_MORE_AFTER_S, _TIMES_SLOWER, _MOST_PATIENCE_S = 0.2, 20.0, 5.0, 300.0
 
 
 @contextmanager
@@ -43,7 +45,7 @@ def limited(connection: pika.BlockingConnection, limit_s: float) -> Iterator[Non
 class _Wait:
     """For an answer, on the monotonic clock. ``ask_at_s``: when it has taken long enough to ask whether it will come.
 
-    ``at_ease``: the broker answers other questions at once.
+    ``at_ease``: the broker has answered that at once.
     """
 
     began_s: float
@@ -54,6 +56,38 @@ class _Wait:
     at_ease: bool = False
 
 
+class _Question:
+    """How many results wait, asked on a channel of its own. By pika's own calls, as the blocking ones are busy.
+
+    ``answered``: is told in the end how many seconds the answer took.
+    """
+
+    def __init__(self, connection: pika.BlockingConnection, answered: Callable[[float], None]) -> None:
+        self._answered = answered
+        self._sent_at_s = self._told_at_s = math.inf
+        channel = connection._impl.channel(on_open_callback=self._send)
+        channel.add_on_close_callback(self._end)  # whoever closes it: there may be no such queue
+        channel._set_cookie(self)
+
+    def _send(self, channel: Any) -> None:
+        self._sent_at_s = time.monotonic()
+        channel.queue_declare(topology.RESULTS_QUEUE, passive=True, callback=lambda _frame: self._tell(channel))
+
+    def _tell(self, channel: Any) -> None:
+        self._told_at_s = time.monotonic()
+        if channel.is_open:
+            channel.close()
+
+    def _end(self, _channel: Any, _reason: Exception) -> None:
+        self._answered(min(self._told_at_s, time.monotonic()) - self._sent_at_s)
+
+    # What a BlockingConnection wants of each of its channels.
+    is_open = False
+
+    def _dispatch_events(self) -> None:
+        pass
+
+
 class Answers:
     """Says so when the broker takes long to answer, and breaks the connection when the answer will never come.
 
@@ -62,11 +96,12 @@ class Answers:
 
     A broker that is only busy must not be left for that: thousands of nodes that connect anew, to send the same once
     more, would keep it so. So it is asked how many results wait, on a channel of its own. If it tells that at once, and
-    soon after once more, the other answer will never come. If it takes its time, or does not say, it is busy, and is
-    asked again later. That it is still there is told by its heartbeats.
+    some time later once more, it is not busy, and the other answer is believed to be lost. If it takes its time, or
+    does not say, it is asked again later; that it is there at all is told by its heartbeats. A slow disk alone does
+    not show.
 
-    pika keeps a timer until it is due, also when it was removed. So there is but one a connection, which looks by
-    then what is waited for.
+    pika keeps a timer until it is due, also when it was removed. So one serves for many waits: it looks by then what is
+    waited for.
     """
 
     def __init__(self, connection: pika.BlockingConnection, where: str) -> None:
@@ -74,40 +109,44 @@ class Answers:
         self._where = where
         self._wait: _Wait | None = None
         self._look_at_s = math.inf
-        self._asked_at_s: float | None = None  # how many results wait, and it has not said so yet
+        self._question: _Question | None = None  # that is not answered yet
 
     @contextmanager
     def awaited(self, size_bytes: int = 0, valid_s: float | None = None) -> Iterator[None]:
         """Of what is done inside. ``size_bytes``: of the message, which may have to go over a slow line first.
 
-        ``valid_s``: how long the answer is worth to be waited for, which then is neither too long nor too short.
+        ``valid_s``: so long the answer is waited for, whatever the broker may be at; 20 s at least.
         """
-        now_s = time.monotonic()
+        now_s, around = time.monotonic(), self._wait
         limit_s = _ANSWER_LIMIT_S + size_bytes // _SLOWEST_BYTES_A_SECOND
         if valid_s is None:
-            self._wait = _Wait(now_s, limit_s, now_s + limit_s, now_s + _MOST_PATIENCE_S + limit_s)
+            self._wait = _Wait(now_s, limit_s, now_s + limit_s, now_s + limit_s + _MOST_PATIENCE_S)
         else:
             self._wait = _Wait(now_s, limit_s, math.inf, now_s + max(limit_s, valid_s))
         self._look_within(min(_TELL_AFTER_S, limit_s))
         try:
             yield
         finally:
-            self._wait = None
+            self._wait = around
+            if around is not None:
+                self._look_within(_TELL_AFTER_S)
 
     def end(self) -> None:
         """Wait for what was asked: who closes a connection stumbles over channels that end meanwhile."""
-        if self._asked_at_s is not None:
-            self._connection._flush_output(lambda: self._asked_at_s is None)
+        if self._question is not None:
+            self._connection._flush_output(lambda: self._question is None)
 
     def _look_within(self, delay_s: float) -> None:
         look_at_s = time.monotonic() + delay_s
         if look_at_s < self._look_at_s and self._connection.is_open:
-            self._connection._impl._adapter_call_later(delay_s, self._look)
+            self._connection._impl._adapter_call_later(delay_s, lambda: self._look(look_at_s))
             self._look_at_s = look_at_s
 
-    def _look(self) -> None:
-        self._look_at_s = math.inf
+    def _look(self, due_s: float) -> None:
         wait = self._wait
+        if due_s != self._look_at_s or not self._connection.is_open:  # a timer may be due that outlived its purpose
+            return
+        self._look_at_s = math.inf
         if wait is None:
             return
         now_s = time.monotonic()
@@ -121,36 +160,25 @@ class Answers:
                 "the broker at %s has not answered for %g s; waiting (is it busy, or a majority of its members down?)",
                 self._where, _TELL_AFTER_S, extra={"event": "waiting"},
             )  # fmt: skip
-        if now_s >= wait.ask_at_s and self._asked_at_s is not None:  # for one that has come, and was not told
+        if now_s >= wait.ask_at_s and self._question is not None:  # asked for another wait, and not answered yet
             wait.ask_at_s = now_s + wait.limit_s
         elif now_s >= wait.ask_at_s:
             wait.ask_at_s = math.inf  # until it has answered
-            self._ask()
+            self._question = _Question(self._connection, lambda took_s: self._answered(wait, took_s))
         self._look_within(min(wait.ask_at_s, wait.ends_at_s, math.inf if wait.told else tell_at_s) - now_s)
 
-    def _ask(self) -> None:
-        """How many results wait. By pika's own calls, as the blocking ones are busy with what is awaited."""
-        self._asked_at_s = time.monotonic()
-
-        def declare(channel: Any) -> None:
-            channel.queue_declare(topology.RESULTS_QUEUE, passive=True, callback=lambda _frame: channel.close())
-
-        channel = self._connection._impl.channel(on_open_callback=declare)
-        channel._set_cookie(channel)  # what a blocking connection that is closed looks at
-        channel.add_on_close_callback(lambda _channel, _reason: self._answered())  # by us, or it has no such queue
-
-    def _answered(self) -> None:
-        wait, asked_at_s, self._asked_at_s = self._wait, self._asked_at_s, None
-        if wait is None or asked_at_s is None or asked_at_s < wait.began_s or not self._connection.is_open:
+    def _answered(self, wait: _Wait, took_s: float) -> None:
+        """``wait``: for what it was asked."""
+        self._question = None
+        if wait is not self._wait or not self._connection.is_open:
             return
         now_s = time.monotonic()
-        took_s = now_s - asked_at_s
-        if took_s >= _AT_EASE_S:
+        if took_s > _AT_EASE_S:
             wait.at_ease = False
             wait.ask_at_s = now_s + max(took_s * _TIMES_SLOWER, wait.limit_s)
         elif not wait.at_ease:
             wait.at_ease = True
-            wait.ask_at_s = now_s + _ONCE_MORE_AFTER_S
+            wait.ask_at_s = now_s + _ONCE_MORE_AFTER_S * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load
         else:
             _break(self._connection, now_s - wait.began_s)
             return
@@ -161,4 +189,4 @@ def _break(connection: pika.BlockingConnection, waited_s: float) -> None:
     """The calls are those that pika's own heartbeat checker uses to end a connection."""
     impl = connection._impl
     if impl._transport is not None:  # else it was lost while we were frozen, and pika is about to say so
-        impl._terminate_stream(pika_errors.StreamLostError(f"no answer within {waited_s:.3g} s"))
+        impl._terminate_stream(pika_errors.StreamLostError(f"no answer within {waited_s:.1f} s"))
