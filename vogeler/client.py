@@ -78,7 +78,7 @@ class Client:
         collect: Callable[[Plugin, threading.Event], Collected],
         gate: Gate | None = None,
         sign: Callable[[Envelope], Envelope] = lambda envelope: envelope,
-        audit: Callable[[dict[str, Any]], None] = lambda entry: None,
+        audit: Callable[[dict[str, Any]], None] | None = None,
     ):
         self._options = options
         self._load_plugins = load_plugins

@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import math
 import os
 import pwd
-import selectors
+import select
 import shutil
 import signal
 import subprocess
@@ -187,26 +188,27 @@ class _Output:
         self.too_large = False
         self._room = limit_bytes
         self._pipes = [pipe for pipe in (process.stdout, process.stderr) if pipe is not None]
-        self._selector = selectors.PollSelector()  # the only one that needs no descriptor of its own
-        for pipe, keep in zip(self._pipes, (self._keep_stdout, self._keep_stderr)):
-            self._selector.register(pipe, selectors.EVENT_READ, keep)
+        self._keep = dict(zip((pipe.fileno() for pipe in self._pipes), (self._keep_stdout, self._keep_stderr)))
+        self._poll = select.poll()  # which needs no descriptor of its own
+        for descriptor in self._keep:
+            self._poll.register(descriptor, select.POLLIN)
 
     @property
     def open(self) -> bool:
         """Whether some process can still print."""
-        return bool(self._selector.get_map())
+        return bool(self._keep)
 
     def read(self, wait_s: float) -> None:
         """Take what is there, after waiting for it up to ``wait_s``; just wait if nothing is open."""
-        for ready, _ in self._selector.select(wait_s):
-            chunk = os.read(ready.fd, _READ_BYTES)
+        for descriptor, _ in self._poll.poll(math.ceil(wait_s * 1000)):
+            chunk = os.read(descriptor, _READ_BYTES)
             if chunk:
-                ready.data(chunk)
+                self._keep[descriptor](chunk)
             else:
-                self._selector.unregister(ready.fileobj)
+                self._poll.unregister(descriptor)
+                del self._keep[descriptor]
 
     def close(self) -> None:
-        self._selector.close()
         for pipe in self._pipes:
             pipe.close()
 

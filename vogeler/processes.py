@@ -64,6 +64,8 @@ class Orphans:
 
     def reap(self) -> None:
         """Let go of those that are dead."""
+        if not _any_has_ended():
+            return
         with self._lock:
             for pid in self._children() if self._adopting else ():
                 _has_ended(pid)
@@ -112,6 +114,13 @@ def _mark_of(pid: int) -> str | None:
         return None
     marks = (line.partition(b"=") for line in environment.split(b"\0"))
     return next((value.decode("utf-8", "replace") for name, _, value in marks if name == MARK.encode()), None)
+
+
+def _any_has_ended() -> bool:
+    """Whether any child of ours has, without letting go of it: what reading /proc for it costs, each run would."""
+    with suppress(ChildProcessError):
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    return False
 
 
 def _has_ended(pid: int) -> bool | None:

@@ -21,7 +21,7 @@ class Reporter:
         node: str,
         transport: Transport,
         sign: Callable[[Envelope], Envelope],
-        audit: Callable[[dict[str, Any]], None],
+        audit: Callable[[dict[str, Any]], None] | None,
     ) -> None:
         self._node = node
         self._transport = transport
@@ -48,7 +48,8 @@ class Reporter:
 
     def dead_lettered(self, reason: str) -> None:
         """Into the audit log: something came that is no command."""
-        self._audit({"node": self._node, "stage": "unreadable", "reason": reason, "at": messages.now()})
+        if self._audit is not None:
+            self._audit({"node": self._node, "stage": "unreadable", "reason": reason, "at": messages.now()})
 
     def heartbeat(self, agent: dict[str, Any]) -> None:
         """To the server: this node is there, and this is its agent."""
@@ -63,6 +64,8 @@ class Reporter:
 
     def _decision(self, request: Request, stage: str, reason: str | None = None) -> None:
         """To the server, which learns from the result that a command was accepted; then into the audit log."""
+        if stage == messages.ACCEPTED and self._audit is None:
+            return
         command, key = request.command, request.key
         decision = Decision(
             self._node,
@@ -75,4 +78,5 @@ class Reporter:
         )
         if stage != messages.ACCEPTED:
             self.publish(encode(decision))
-        self._audit({name: value for name, value in vars(decision).items() if name != "id"})
+        if self._audit is not None:
+            self._audit({name: value for name, value in vars(decision).items() if name != "id"})

@@ -11,7 +11,6 @@ import math
 import re
 import shutil
 import signal
-from pathlib import Path
 
 from vogeler.errors import PluginError
 from vogeler.plugins import PATH, Plugin
@@ -48,8 +47,9 @@ def prefix(plugin: Plugin) -> list[str]:
 
 def expendable(pid: int) -> None:
     """When the memory of the machine is used up, the kernel ends this process, and what it starts, first: proc(5)."""
-    with contextlib.suppress(OSError):  # it is gone, or has other rights than we
-        Path(f"/proc/{pid}/oom_score_adj").write_text("1000", encoding="ascii")
+    place = f"/proc/{pid}/oom_score_adj"
+    with contextlib.suppress(OSError), open(place, "wb", buffering=0) as file:  # noqa: PTH123 - it is for each run
+        file.write(b"1000")  # if it is not gone, and has no other rights than we
 
 
 def no_core_dumps() -> None:

@@ -32,6 +32,7 @@ UNFINISHED = "unfinished"  # accepted, and not done when the time was up
 
 _FINAL = frozenset({messages.STORED, messages.UNCHANGED, messages.FAILED, messages.UNAVAILABLE, messages.REFUSED})
 _DRAW_EVERY_S = 0.1
+_GATHER_S = 0.01  # receipts come in a burst: one by one each would take as much time as all that came meanwhile
 _NAMES_AT_ONCE = 200  # in a command: every node that it is for reads them all
 _FEW_NODES = 200  # are asked for by name, not looked for among all
 _ASK_STORE_AFTER_S = 10.0  # without a receipt
@@ -227,6 +228,8 @@ class Runner:
                 self._ask_in_full(transport, command, tally)
                 if _take_waiting(receipts, tally, until):
                     told_s = time.monotonic()
+                    if not until.over(tally):
+                        time.sleep(_GATHER_S)
                 elif time.monotonic() - told_s > _ASK_STORE_AFTER_S:
                     self._reconcile(command, tally, _ASKING_S)
                     told_s = time.monotonic()

@@ -20,6 +20,7 @@ from vogeler.errors import ExitCode, UsageError, VogelerError
 
 EPILOG = "Settings may also come from the environment (VOGELER_QHOST, ...) or the file; see etc/vogeler.conf."
 _PREFIX = "setting_"
+_GARBAGE = 20_000  # objects; the default is 700
 
 
 def parser_for(program: str, description: str) -> argparse.ArgumentParser:
@@ -72,6 +73,11 @@ def file_from(arguments: argparse.Namespace) -> Path:
 def _flagged_file(arguments: argparse.Namespace) -> Path | None:
     file = getattr(arguments, "config", None)
     return Path(file) if file else None
+
+
+def brief() -> None:
+    """This process ends soon: what it imports is not gone through for garbage again and again."""
+    gc.set_threshold(_GARBAGE)
 
 
 def guarded(program: str, main: Callable[[], int]) -> int:

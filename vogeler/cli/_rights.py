@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from vogeler.config import Settings
 from vogeler.errors import ConfigError
-from vogeler.gate import Gate
 from vogeler.messages import Envelope
 from vogeler.places import state_directory
-from vogeler.trust import distrust
 
 if TYPE_CHECKING:
+    from vogeler.gate import Gate
     from vogeler.plugins import Plugin
     from vogeler.sealing import Sealing
     from vogeler.signing import PrivateKey, TrustedKeys
@@ -31,6 +30,8 @@ def check_paths(settings: Settings, config: Path) -> None:
 
     That anybody can write the file of settings itself, ``config``, no setting in it excuses.
     """
+    from vogeler.trust import distrust
+
     if config.is_file():
         found = config.stat()
         if found.st_uid not in (0, os.geteuid()) or found.st_mode & stat.S_IWOTH:
@@ -90,6 +91,8 @@ def trusted_keys(settings: Settings) -> TrustedKeys | None:
 
 def gate_of(settings: Settings) -> Gate:
     """What decides on this node which commands are let in. Raises ConfigError."""
+    from vogeler.gate import Gate
+
     policy = seen = None
     if settings.policy is not None:
         from vogeler.policy import Policy
@@ -120,10 +123,10 @@ def sealing_of(settings: Settings, strict: bool) -> Callable[[Plugin], Sealing |
     return sealing
 
 
-def audit_of(settings: Settings) -> Callable[[dict[str, Any]], None]:
-    """What is told of every command that comes to this node. Raises ConfigError."""
+def audit_of(settings: Settings) -> Callable[[dict[str, Any]], None] | None:
+    """What is told of every command that comes to this node, if anything is. Raises ConfigError."""
     if settings.audit_log is None:
-        return lambda entry: None
+        return None
     from vogeler.audit import AuditLog
 
     return AuditLog(settings.audit_log).write

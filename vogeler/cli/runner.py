@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from vogeler.cli._output import add_format, printable, write_rows, write_value
-from vogeler.cli._program import guarded, parser_for, settings_from, talk
+from vogeler.cli._program import brief, guarded, parser_for, settings_from, talk
 from vogeler.config import Settings
 from vogeler.errors import ExitCode, NotFoundError, UsageError
 
@@ -27,6 +27,7 @@ _COLUMNS = ("node", "stage", "key", "duration_s", "reason", "heard_at")
 
 def main() -> int:
     """The command line. Returns the exit code."""
+    brief()
 
     def run() -> int:
         arguments = _parser().parse_args()

@@ -11,11 +11,12 @@ from typing import Any
 _HUGE = re.compile(rb"[0-9]{309}")
 _STRIDE = 30
 _MANY_DIGITS = re.compile(rb"[0-9]{10}")  # in a row in every 30th byte, where 309 are in the whole
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: object) -> str:
     """The one JSON text of a value: sorted keys, no white space. Raises ValueError for NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def digest_of(value: object) -> str:

@@ -7,12 +7,15 @@ document. A copy of an older one is no harm to what is written by it: CouchDB an
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from vogeler.persistence import Document
 from vogeler.persistence._couch_database import Database, Found, Rows, encoded
 from vogeler.persistence._texts import LEFT_OUT, Packed, Texts
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 # What merging and writing look into. Large values beside these are only handed on.
 _READ = frozenset({"_id", "vogeler", "keys", "forgotten_at"})
@@ -102,7 +105,7 @@ class CopiedDatabase:
     def __init__(self, database: Database, limit_bytes: int, in_part: bool) -> None:
         self.database = database
         self._in_part = in_part
-        self._packer = ThreadPoolExecutor(1, "packer")  # compressing leaves the interpreter to others
+        self._packer: ThreadPoolExecutor | None = None
         self._copies = Copies(limit_bytes)
 
     def __contains__(self, name: object) -> bool:
@@ -135,16 +138,25 @@ class CopiedDatabase:
         """Write documents, as of Database. Their copies are made while CouchDB is at it."""
         ready = encoded(documents, texts.document)
         good = [document for document in documents if document["_id"] not in ready.refused]
-        packing = self._packer.submit(lambda: [packed(document, texts) for document in good])
+        packing = self._in_background(lambda: [packed(document, texts) for document in good])
         rows = self.database.send(ready)
         for document, items in zip(good, packing.result()):
             if document["_id"] in rows.revs:
                 self._copies.keep(rows.revs[document["_id"]], items)
         return rows
 
+    def _in_background(self, work: Callable[[], list[Items]]) -> Future[list[Items]]:
+        """Compressing leaves the interpreter to others."""
+        if self._packer is None:
+            from concurrent.futures import ThreadPoolExecutor  # who only reads needs none
+
+            self._packer = ThreadPoolExecutor(1, "packer")
+        return self._packer.submit(work)
+
     def close(self) -> None:
         """May be called twice."""
-        self._packer.shutdown()
+        if self._packer is not None:
+            self._packer.shutdown()
 
     def drop(self, names: Iterable[str]) -> None:
         """Read these the next time."""

@@ -12,13 +12,14 @@ from importlib import import_module
 from pathlib import Path
 
 from vogeler import registry
-from vogeler.cli._program import guarded, parser_for, settings_flags, settings_from
+from vogeler.cli._program import brief, guarded, parser_for, settings_flags, settings_from
 
 _HELP = re.compile(r'^HELP = "([^"\\]*)"$', re.MULTILINE)
 
 
 def main() -> int:
     """The command line. Returns the exit code."""
+    brief()
     return guarded("admin", _run)
 
 
