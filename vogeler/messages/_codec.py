@@ -17,6 +17,7 @@ COMPRESS_ABOVE_BYTES = 256
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # unpacked
 MAX_ENVELOPE_BYTES = 16 * 1024 * 1024  # as sent: RabbitMQ's max_message_size, by default since 4.0
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 First = TypeVar("First", bound=Message)
 Second = TypeVar("Second", bound=Message)
 Third = TypeVar("Third", bound=Message)
@@ -50,7 +51,7 @@ def encode(message: Message) -> Envelope:
         if value is not OMITTED and (value is not None or name == "value"):  # a value may be null; else that is nothing
             content[name] = value
     try:
-        body = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        body = _ENCODER.encode(content).encode()
     except (ValueError, RecursionError) as error:
         raise MessageError(f"a {message.TYPE} that is not JSON in UTF-8: {error}") from None
     encoding = None

@@ -35,8 +35,7 @@ def parse(text: bytes) -> Any:
     """The value. Raises ValueError for what is not JSON in UTF-8, or no double holds, and RecursionError."""
     # A hook for every integer would cost more than all the rest.
     huge = _MANY_DIGITS.search(text[::_STRIDE]) and _HUGE.search(text)
-    parse_int = _within_double if huge else None
-    return json.loads(text.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite, parse_int=parse_int)
+    return (_CAREFUL if huge else _DECODER).decode(text.decode("utf-8"))
 
 
 def _no_constant(name: str) -> None:
@@ -57,3 +56,7 @@ def _finite(text: str) -> float:
     if math.isinf(number):
         raise ValueError(f"the number {text[:40]} is beyond what a double holds")
     return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+_CAREFUL = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, parse_int=_within_double)
