@@ -21,6 +21,11 @@ from vogeler.persistence import NodeSummary, Store
 from vogeler.query import Age, And, Compare, Expression, Identity, LeafAtom, NodeView, Not, Or
 
 NODES, INDEX, SCAN = "nodes", "index", "scan"  # where an answer comes from
+AT, WITHIN, PREFIX = (
+    "{0}",
+    "{0} and {0}.…",
+    "{0}…",
+)  # what is read of the index: of a path, or of what a glob begins with
 _LIST_COST = 1
 _ORDERED = ("<", ">", "<=", ">=")
 Row = tuple[str, str, Scalar]  # of the index: path, node, value
@@ -44,9 +49,7 @@ def explain(tree: Expression) -> list[Step]:
         return explain(tree.operand)
     source = _source(tree)
     if source == INDEX and not isinstance(tree, (Age, Identity)):
-        prefix = literal_prefix(tree.path)
-        whole = "" if isinstance(tree, Compare) else f" and {prefix}.…"
-        detail = prefix + ("…" if prefix != tree.path else whole)
+        detail = _part(tree).format(literal_prefix(tree.path))
     else:
         detail = "the list of nodes" if source == NODES else "every record that is still in question"
     return [Step(query.written(tree), source, detail)]
@@ -115,10 +118,10 @@ class Search:
 
     def _rows(self, atom: LeafAtom) -> Iterable[Row]:
         """The part of the index that tells."""
-        prefix = literal_prefix(atom.path)
-        if prefix != atom.path:
-            return self._store.leaves(prefix)
-        return self._at(prefix) if isinstance(atom, Compare) else self._within(prefix)
+        part = _part(atom)
+        if part == PREFIX:
+            return self._store.leaves(literal_prefix(atom.path))
+        return self._at(atom.path) if part == AT else self._within(atom.path)
 
     def _at(self, path: str) -> Iterable[Row]:
         """Those at one path are kept: their values may be shown as well."""
@@ -189,6 +192,13 @@ def _source(atom: LeafAtom | Age | Identity) -> str:
     return INDEX if literal_prefix(atom.path) else SCAN
 
 
+def _part(atom: LeafAtom) -> str:
+    """The part of the index that tells: AT, WITHIN or PREFIX."""
+    if literal_prefix(atom.path) != atom.path:
+        return PREFIX
+    return AT if isinstance(atom, Compare) else WITHIN
+
+
 def _cost(tree: Expression) -> int:
     """What to ask first: the leaves of one path, the list of nodes, many leaves, records."""
     if isinstance(tree, (And, Or)):
@@ -197,7 +207,7 @@ def _cost(tree: Expression) -> int:
         return max(_cost(tree.operand), _LIST_COST)
     source = _source(tree)
     if source == INDEX and not isinstance(tree, (Age, Identity)):
-        return 0 if literal_prefix(tree.path) == tree.path else 2
+        return 2 if _part(tree) == PREFIX else 0
     return _LIST_COST if source == NODES else 3
 
 
