@@ -21,11 +21,8 @@ from vogeler.persistence import NodeSummary, Store
 from vogeler.query import Age, And, Compare, Expression, Identity, LeafAtom, NodeView, Not, Or
 
 NODES, INDEX, SCAN = "nodes", "index", "scan"  # where an answer comes from
-AT, WITHIN, PREFIX = (
-    "{0}",
-    "{0} and {0}.…",
-    "{0}…",
-)  # what is read of the index: of a path, or of what a glob begins with
+# What is read of the index: what is at a path, and below it, or what begins as a glob does.
+AT, WITHIN, PREFIX = "{0}", "{0} and {0}.…", "{0}…"
 _LIST_COST = 1
 _ORDERED = ("<", ">", "<=", ">=")
 Row = tuple[str, str, Scalar]  # of the index: path, node, value
