@@ -79,6 +79,7 @@ class Place:
         (self._plugins / "collect.cfg").write_text(COLLECT.format(command=plugin))
         self.environment = environment()
         self.environment["VOGELER_LOGFORMAT"] = "json"
+        self.environment["VOGELER_STRICT_MODES"] = "no"  # the plugin is in /tmp
         self.environment["VOGELER_DBHOST"] = dbhost or f"sqlite://{folder}/vogeler.db"
         self._unit = dict(re.findall(r"^Environment=(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE)) if unit else {}
         self._count = 0
