@@ -22,7 +22,7 @@ from vogeler.query import Age, And, Compare, Expression, Identity, LeafAtom, Nod
 
 NODES, INDEX, SCAN = "nodes", "index", "scan"  # where an answer comes from
 # What is read of the index: what is at a path, and below it, or what begins as a glob does.
-AT, WITHIN, PREFIX = "{0}", "{0} and {0}.…", "{0}…"
+_AT, _WITHIN, _PREFIX = "{0}", "{0} and {0}.…", "{0}…"
 _LIST_COST = 1
 _ORDERED = ("<", ">", "<=", ">=")
 Row = tuple[str, str, Scalar]  # of the index: path, node, value
@@ -116,9 +116,9 @@ class Search:
     def _rows(self, atom: LeafAtom) -> Iterable[Row]:
         """The part of the index that tells."""
         part = _part(atom)
-        if part == PREFIX:
+        if part == _PREFIX:
             return self._store.leaves(literal_prefix(atom.path))
-        return self._at(atom.path) if part == AT else self._within(atom.path)
+        return self._at(atom.path) if part == _AT else self._within(atom.path)
 
     def _at(self, path: str) -> Iterable[Row]:
         """Those at one path are kept: their values may be shown as well."""
@@ -190,10 +190,10 @@ def _source(atom: LeafAtom | Age | Identity) -> str:
 
 
 def _part(atom: LeafAtom) -> str:
-    """The part of the index that tells: AT, WITHIN or PREFIX."""
+    """The part of the index that tells: _AT, _WITHIN or _PREFIX."""
     if literal_prefix(atom.path) != atom.path:
-        return PREFIX
-    return AT if isinstance(atom, Compare) else WITHIN
+        return _PREFIX
+    return _AT if isinstance(atom, Compare) else _WITHIN
 
 
 def _cost(tree: Expression) -> int:
@@ -204,7 +204,7 @@ def _cost(tree: Expression) -> int:
         return max(_cost(tree.operand), _LIST_COST)
     source = _source(tree)
     if source == INDEX and not isinstance(tree, (Age, Identity)):
-        return 2 if _part(tree) == PREFIX else 0
+        return 2 if _part(tree) == _PREFIX else 0
     return _LIST_COST if source == NODES else 3
 
 

@@ -48,8 +48,7 @@ class Reporter:
 
     def dead_lettered(self, reason: str) -> None:
         """Into the audit log: something came that is no command."""
-        if self._audit is not None:
-            self._audit({"node": self._node, "stage": "unreadable", "reason": reason, "at": messages.now()})
+        self._note({"node": self._node, "stage": "unreadable", "reason": reason, "at": messages.now()})
 
     def heartbeat(self, agent: dict[str, Any]) -> None:
         """To the server: this node is there, and this is its agent."""
@@ -78,5 +77,9 @@ class Reporter:
         )
         if stage != messages.ACCEPTED:
             self.publish(encode(decision))
+        self._note({name: value for name, value in vars(decision).items() if name != "id"})
+
+    def _note(self, entry: dict[str, Any]) -> None:
+        """Into the audit log, if there is one."""
         if self._audit is not None:
-            self._audit({name: value for name, value in vars(decision).items() if name != "id"})
+            self._audit(entry)

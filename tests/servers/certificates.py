@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -16,6 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tests.servers.forwarding import before
 
 _DAY = datetime.timedelta(days=1)
 
@@ -84,38 +84,5 @@ def tls_before(upstream: tuple[str, int], pair: Pair, clients: Optional[Authorit
     if clients is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(clients.cafile)
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        thread = threading.Thread(target=_accept, args=(listener, context, upstream), daemon=True)
-        thread.start()
-        try:
-            yield int(listener.getsockname()[1])
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-def _accept(listener: socket.socket, context: ssl.SSLContext, upstream: tuple[str, int]) -> None:
-    with suppress(OSError):
-        while True:
-            threading.Thread(target=_serve, args=(listener.accept()[0], context, upstream), daemon=True).start()
-
-
-def _serve(raw: socket.socket, context: ssl.SSLContext, upstream: tuple[str, int]) -> None:
-    with raw, suppress(OSError), context.wrap_socket(raw, server_side=True) as near:
-        near.settimeout(60)
-        with socket.create_connection(upstream) as far:
-            back = threading.Thread(target=_pump, args=(far, near), daemon=True)
-            back.start()
-            _pump(near, far)
-            back.join(5)
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while True:
-            data = source.recv(65536)
-            if not data:
-                break
-            sink.sendall(data)
-    with suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
+    with before(upstream, lambda raw: context.wrap_socket(raw, server_side=True)) as port:
+        yield port

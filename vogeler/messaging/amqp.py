@@ -58,7 +58,7 @@ _CC_BYTES = 64 * 1024
 def connect(cluster: tuple[Url, ...], timeout_s: float, name: str) -> AmqpTransport:
     """Open a connection to one member of the cluster, at most ``timeout_s`` for each tried."""
     connection, url = open_any(cluster, timeout_s, name)
-    return AmqpTransport(connection, url, len(cluster) > 1)
+    return AmqpTransport(connection, url, clustered=len(cluster) > 1)
 
 
 class AmqpTransport:
